@@ -1,0 +1,58 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Changes of mode, written as records: every worker reads them from the journal and follows."""
+
+import secrets
+import time
+from typing import Final
+
+from ._native import encode_control
+from .journal.interface import Journal
+
+MODES: Final = ("learning", "warn", "shadow", "block")
+CLEAR: Final = ""
+"""The value that removes what was said for a scope; the next wider one holds again."""
+
+_WHY_LENGTH = 200
+
+# Control records are not told apart by (worker, seq) as calls are, but a worker's own records are skipped
+# on reading: a number of our own keeps any worker from taking these for its own.
+_writer = secrets.randbelow(2**63 - 1) + 1
+
+
+class ControlError(ValueError):
+    """A control change that cannot be written. The text says what is accepted."""
+
+
+def set_mode(
+    journal: Journal,
+    value: str,
+    *,
+    tenant: str = "",
+    tool: str = "",
+    user: str = "",
+    by: str,
+    why: str = "",
+    now: float | None = None,
+) -> int:
+    """Puts a mode in force for a scope, or clears it with "": returns the cursor of the record, once on disk.
+
+    An empty tenant, tool or user means any. by: who did it; why: for the record, at most 200 characters.
+    Raises ControlError for a value that is no mode, JournalError when it could not be stored.
+    """
+    if value not in (*MODES, CLEAR):
+        raise ControlError(f"mode: {value!r} is not a mode; accepted: {', '.join(MODES)}")
+    if len(why) > _WHY_LENGTH:
+        raise ControlError(f"why: {len(why)} characters; accepted: at most {_WHY_LENGTH}")
+    record = encode_control(
+        ts=time.time() if now is None else now,
+        worker=_writer,
+        seq=secrets.randbits(62),
+        action="mode",
+        tenant=tenant,
+        tool=tool,
+        user=user,
+        value=value,
+        by=by,
+        why=why,
+    )
+    return journal.append([record], durable=True)
