@@ -1,0 +1,57 @@
+# SPDX-License-Identifier: Apache-2.0
+# The project's commands. `make` alone lists them. All of them prepare what they need first (tools/prepare).
+#
+# TOOL_FIREWALL_PYTHON=/path/to/python chooses an interpreter by hand.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.NOTPARALLEL:
+
+BIN := build/venv/bin
+STEP := tools/step
+# The lab that starts real gateways is shared by the tests and the demo.
+LAB := PYTHONPATH=tests/gateway
+PYTEST := $(BIN)/python -m pytest -q -o cache_dir=build/pytest
+
+.PHONY: help demo test test-native test-sanitized test-plugin test-gateway bench lint wheel clean prepare
+
+help: ## Say what the commands are
+	@sed -nE 's/^([a-z-]+):.*## (.*)/\1\t\2/p' $(MAKEFILE_LIST) | while IFS=$$'\t' read -r name what; do \
+		printf '  make %-15s %s\n' "$$name" "$$what"; done
+
+prepare:
+	@tools/prepare
+
+demo: prepare ## Play the whole story in a real gateway; writes build/demo/summary.json
+	@$(LAB) $(BIN)/python -m demo
+
+test: test-native test-sanitized test-plugin test-gateway ## Run all tests: native, Python, real gateway
+	@echo; echo "make test: everything passed"
+
+test-native: prepare ## Native tests only
+	@$(STEP) "native tests" tools/native_tests dev
+
+test-sanitized: prepare ## Native tests under the address and undefined-behaviour sanitizers
+	@$(STEP) "native tests with sanitizers" tools/native_tests asan
+
+test-plugin: prepare ## Python tests only
+	@$(STEP) "Python tests" $(PYTEST) tests/plugin
+
+test-gateway: prepare ## Tests in the real gateway only
+	@$(STEP) "real-gateway tests" env $(LAB) $(PYTEST) tests/gateway
+
+bench: prepare ## Measure the figures of docs/benchmarks.md
+	@tools/bench
+
+lint: ## Formatting, clang-tidy, ruff, mypy, and the engine's independence of Python
+	@tools/prepare lint
+	@tools/lint
+
+wheel: prepare ## Build the wheel for this Python into dist/
+	@rm -rf build/wheel && mkdir -p build/wheel dist
+	@$(BIN)/python -m pip --quiet wheel --no-deps --no-build-isolation --wheel-dir build/wheel .
+	@PATH="$$PWD/$(BIN):$$PATH" $(BIN)/auditwheel repair --wheel-dir dist build/wheel/*.whl
+	@ls -1 dist/*.whl
+
+clean: ## Remove everything that was built (not the Debian packages)
+	@rm -rf build dist .mypy_cache .ruff_cache .pytest_cache
