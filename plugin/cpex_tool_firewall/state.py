@@ -47,7 +47,7 @@ class State:
 
 
 def find_folder(setting: str | None = None) -> Path:
-    """Where the state is: the setting, else TOOL_FIREWALL_STATE, else the user's default. Looks at no file."""
+    """Where the state is: the setting, else TOOL_FIREWALL_STATE, else the user's default. Opens nothing."""
     for source, value in (("state", setting), (STATE_VARIABLE, os.environ.get(STATE_VARIABLE))):
         if value:
             path = Path(value).expanduser()

@@ -22,9 +22,10 @@ class MemoryJournal:
 
     def append(self, batch: Sequence[bytes], *, durable: bool = False) -> int:
         """See Journal.append; durable makes no difference here."""
+        records = [bytes(record) for record in batch]
         with self._lock:
             self._check_open()
-            self._records.extend(bytes(record) for record in batch)
+            self._records += records
             return len(self._records)
 
     def read_since(self, cursor: int, limit: int = 1024) -> list[tuple[int, bytes]]:

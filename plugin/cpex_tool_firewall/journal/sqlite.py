@@ -261,7 +261,7 @@ class SqliteJournal:
     def _working(self, doing: str) -> Iterator[apsw.Connection]:
         if os.getpid() != self._pid:
             raise JournalError(
-                f"{self.path}: process {self._pid} opened it, {os.getpid()} used it after a fork; open it anew there"
+                f"{self.path}: opened by process {self._pid} and used by {os.getpid()} after a fork; open it anew"
             )
         with self._lock:
             connection = self._connection
