@@ -155,7 +155,7 @@ def _make_folder(folder: Path) -> None:
         folder.mkdir(mode=0o700, exist_ok=True)
     except FileExistsError as error:
         raise StateError(
-            f"{folder}: there is a file where the state folder should be; move it away"
+            f"{error.filename}: there is a file where a folder should be; move it away"
         ) from error
     except OSError as error:
         raise _unusable(folder, error) from error

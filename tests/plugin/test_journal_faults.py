@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The SQLite journal when things go wrong: other processes, killed writers, full disks, wrong and vanished files."""
+"""The SQLite journal under faults: other processes, killed writers, full disks, wrong and vanished files."""
 
 import os
 import random
@@ -235,7 +235,7 @@ def test_files_are_looked_at_each_second_only(tmp_path: Path) -> None:
     journal.append([b"a"])
     (tmp_path / "journal.db").rename(tmp_path / "aside")
     until = time.monotonic() + 1.5
-    with pytest.raises(JournalError, match="moved"):  # noqa: PT012
+    with pytest.raises(JournalError, match="moved"):
         while time.monotonic() < until:
             journal.read_since(0)
             time.sleep(0.05)

@@ -80,7 +80,7 @@ def test_first_start_makes_a_private_folder_and_key(tmp_path: Path) -> None:
 def test_the_key_is_not_in_the_repr(tmp_path: Path) -> None:
     opened = open_state(str(tmp_path / "s"))
     assert repr(opened.key) not in repr(opened)
-    assert "key" not in repr(opened)
+    assert "key=" not in repr(opened)
 
 
 def test_workers_that_start_at_once_get_one_key(tmp_path: Path) -> None:
@@ -118,11 +118,11 @@ def test_a_folder_others_can_enter_is_refused(tmp_path: Path, mode: int) -> None
 
 def test_a_file_in_the_way_is_named(tmp_path: Path) -> None:
     (tmp_path / "state").write_text("")
-    with pytest.raises(StateError, match="state: there is a file where the state folder should be"):
+    with pytest.raises(StateError, match="state: there is a file where a folder should be"):
         open_state(str(tmp_path / "state"))
     with pytest.raises(StateError, match="state: this is not a folder"):
         check_folder(tmp_path / "state")
-    with pytest.raises(StateError, match="state/inner: (Not a directory|File exists)"):
+    with pytest.raises(StateError, match="state: there is a file where a folder should be"):
         open_state(str(tmp_path / "state" / "inner"))
 
 
