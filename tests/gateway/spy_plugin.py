@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A plugin that only writes down what the gateway shows it: proves the lab, and records facts about the gateway."""
+"""A plugin that only writes down what the gateway shows it: proves the lab and what our plugin relies on."""
 
 import json
 import os

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The lab itself, and what the plugin relies on in the gateway: who calls, the tool's own name, pre to post."""
+"""The lab itself, and what the plugin relies on in the gateway: who calls, which tool, pre to post."""
 
 import json
 from collections.abc import Iterator

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Sets a fresh gateway up over its REST API: users, a team, the upstream's tools, a virtual server, tokens."""
+"""Sets a fresh gateway up over REST: users, a team, the upstream's tools, a virtual server, tokens."""
 
 import time
 from collections.abc import Sequence
@@ -29,7 +29,7 @@ class Tokens:
 
 @dataclass(frozen=True)
 class Installation:
-    """Everything a set-up gateway knows. tools: the upstream's name of a tool -> the name the gateway lists."""
+    """What a set-up gateway knows. tools: the upstream's name of a tool -> the name the gateway lists."""
 
     team: str
     gateway: str  # id of the upstream, as the plugin sees it
@@ -54,7 +54,7 @@ class Administrator:
         return str(body["access_token"])
 
     def request(self, method: str, path: str, *, token: str | None = None, **more: Any) -> Any:
-        """The decoded body; LabError with the answer when the gateway says no. token: None = the administrator's."""
+        """The decoded body; LabError when the gateway says no. token: None = the administrator's."""
         bearer = self.token if token is None else token
         headers = {"Authorization": f"Bearer {bearer}"} if bearer else {}
         response = self._http.request(method, path, headers=headers, **more)
@@ -64,7 +64,7 @@ class Administrator:
         return response.json() if is_json else response.text
 
     def install(self, upstream_url: str) -> Installation:
-        """Makes the users, the team with its members, the upstream with its tools, the virtual server, the tokens."""
+        """Makes users, the team with its members, the upstream with its tools, the virtual server, tokens."""
         for user in (*MEMBERS, OUTSIDER):
             self._add_user(user)
         team = self.request(

@@ -9,7 +9,7 @@ from typing import Any
 class Answer:
     """ok: the tool ran and did not report an error. text: all the words a model would read.
 
-    code: the JSON-RPC error code, None without one. status: the HTTP status of /rpc, 0 over MCP where the SDK hides it.
+    code: the JSON-RPC error code, None without one. status: the HTTP status of /rpc, 0 over MCP.
     seconds: how long the call took.
     """
 
@@ -29,7 +29,7 @@ def of_result(result: dict[str, Any], **more: Any) -> Answer:
 
 
 def of_error(error: dict[str, Any], **more: Any) -> Answer:
-    """From a JSON-RPC error {code, message, data}. What sits in `data` is sent to the agent too, so it is text here."""
+    """From a JSON-RPC error {code, message, data}. `data` is sent to the agent too, so it is text here."""
     text = str(error.get("message", ""))
     if error.get("data"):
         text += f" {error['data']}"

@@ -177,7 +177,7 @@ class Lab:
         kind: str = "api",
         headers: Mapping[str, str] | None = None,
     ) -> Answer:
-        """One tool call of a user. tool: the upstream's name. headers: /rpc only (an MCP session has its own)."""
+        """One tool call. tool: the upstream's name of it. headers: /rpc only (an MCP session has its own)."""
         if transport == "rpc":
             return self.rpc(user, kind).call(self.tool(tool), arguments or {}, headers=headers)
         if headers:
@@ -204,7 +204,7 @@ class Lab:
     # What can be looked at afterwards
 
     def upstream_calls(self) -> list[dict[str, Any]]:
-        """The calls the upstream received since this was last asked, oldest first: {time, tool, arguments}."""
+        """What the upstream received since this was last asked, oldest first: {time, tool, arguments}."""
         if not self._calls.exists():
             return []
         lines = self._calls.read_text(encoding="utf-8").splitlines()

@@ -49,7 +49,7 @@ class McpRefused(Exception):
 
 
 class McpClient:
-    """One user's MCP session with a virtual server, kept open between calls. close() it, from the thread that made it."""
+    """One user's MCP session with a virtual server, kept open between calls. close() it."""
 
     def __init__(self, url: str, token: str, *, headers: Mapping[str, str] | None = None) -> None:
         """Connects. McpRefused when the gateway says no."""

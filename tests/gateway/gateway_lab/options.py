@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Final, Literal
 
 ADMIN_EMAIL: Final = "admin@example.com"
-# Of this run only: the gateway listens on 127.0.0.1 and its folder is thrown away. Letter and digit take turns because
+# Of this run only, for a gateway on 127.0.0.1 in a temporary folder. Letter and digit take turns because
 # the gateway refuses passwords with sequences.
 PASSWORD: Final = (
     "L-" + "".join(secrets.choice("bdgkmrtvxz") + secrets.choice("2468") for _ in range(12)) + "!"

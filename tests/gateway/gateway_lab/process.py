@@ -15,7 +15,7 @@ _STOP_SECONDS = 15.0
 
 
 class LabError(RuntimeError):
-    """The lab itself failed (a process did not start, a set-up call was refused); not a finding about the plugin."""
+    """The lab itself failed (a process did not start, set-up was refused): no finding about the plugin."""
 
 
 def free_port() -> int:
@@ -60,7 +60,7 @@ class Process:
         return "\n".join(self.log().splitlines()[-lines:])
 
     def wait_until_answering(self, url: str, *, seconds: float) -> None:
-        """Returns when `url` answers at all; LabError with the log's end when the process dies or time runs out."""
+        """Returns when `url` answers at all; LabError with the log's end when it does not."""
         deadline = time.monotonic() + seconds
         with httpx.Client(timeout=2.0, trust_env=False) as client:
             while time.monotonic() < deadline:

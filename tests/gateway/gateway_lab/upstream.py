@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The upstream MCP server behind the gateway: `python upstream.py PORT CALLS.jsonl`, streamable HTTP at /mcp.
 
-Every call it receives becomes one line {time, tool, arguments} in CALLS.jsonl, so a test can tell a call that was
-stopped from one that only failed.
+Every call it receives becomes one line {time, tool, arguments} in CALLS.jsonl, so a test can tell a call that
+was stopped from one that only failed.
 """
 
 import asyncio
