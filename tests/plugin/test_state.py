@@ -84,7 +84,10 @@ def test_the_key_is_not_in_the_repr(tmp_path: Path) -> None:
 
 
 def test_workers_that_start_at_once_get_one_key(tmp_path: Path) -> None:
-    script = "import sys; from cpex_tool_firewall.state import open_state; print(open_state(sys.argv[1]).key.hex())"
+    script = (
+        "import sys\nfrom cpex_tool_firewall.state import open_state\n"
+        "print(open_state(sys.argv[1]).key.hex())"
+    )
     workers = [
         subprocess.Popen(
             [sys.executable, "-c", script, str(tmp_path / "s")],

@@ -261,7 +261,7 @@ class SqliteJournal:
     def _working(self, doing: str) -> Iterator[apsw.Connection]:
         if os.getpid() != self._pid:
             raise JournalError(
-                f"{self.path}: opened by process {self._pid}, used by {os.getpid()} after a fork; open it anew"
+                f"{self.path}: made by process {self._pid}, used by {os.getpid()} after a fork; open another"
             )
         with self._lock:
             connection = self._connection
