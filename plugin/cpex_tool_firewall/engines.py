@@ -1,0 +1,31 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Settings into an engine: the one place that knows which setting is which engine argument, and in which unit."""
+
+from ._native import Engine
+from .config import Settings
+from .zones import tables
+
+_MINUTE_SECONDS = 60.0
+
+
+def build_engine(settings: Settings, key: bytes, *, worker: int = 0, journaling: bool = False) -> Engine:
+    """A fresh engine with these settings; see Engine for the arguments. A worker and a reader that build it from the
+    same settings and apply the same records hold the same state. Raises ZoneError for an unknown time zone.
+    """
+    zones = {settings.time_zone, *settings.tenant_time_zones.values(), *settings.user_time_zones.values()}
+    return Engine(
+        key,
+        worker=worker,
+        burst_threshold=settings.burst_threshold,
+        burst_window=settings.burst_window_seconds,
+        half_life_days=settings.half_life_days,
+        new_for_hours=settings.new_for_hours,
+        session_idle=settings.session_idle_minutes * _MINUTE_SECONDS,
+        learning_days=settings.learning_days,
+        max_users_per_tenant=settings.max_users_per_tenant,
+        zones=tables(sorted(zones)),
+        default_zone=settings.time_zone,
+        tenant_zones=settings.tenant_time_zones,
+        user_zones=settings.user_time_zones,
+        journaling=journaling,
+    )
