@@ -1,0 +1,58 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "behavior/calibration.h"
+
+#include <algorithm>
+#include <cmath>
+
+namespace tool_firewall {
+namespace {
+
+constexpr double kMostSurprise = 20;
+
+const std::array<double, Prior::kSurvival.size()>& levels() {
+  static const auto logs = [] {
+    std::array<double, Prior::kSurvival.size()> out{};
+    for (std::size_t i = 0; i < out.size(); ++i) out[i] = -std::log(Prior::kSurvival[i]);
+    return out;
+  }();
+  return logs;
+}
+
+}  // namespace
+
+double Prior::surprise(double score) const {
+  const auto& level = levels();
+  if (score <= raw.front()) return raw.front() > 0 ? level.front() * std::max(0.0, score / raw.front()) : 0;
+  for (std::size_t i = 1; i < raw.size(); ++i) {
+    if (score > raw[i]) continue;
+    return level[i - 1] + (level[i] - level[i - 1]) * (score - raw[i - 1]) / std::max(1e-9, raw[i] - raw[i - 1]);
+  }
+  const std::size_t last = raw.size() - 1;
+  const double slope =
+      std::max(.15 * raw[last] / level[last], (raw[last] - raw[last - 3]) / (level[last] - level[last - 3]));
+  return std::min(kMostSurprise, level[last] + (score - raw[last]) / slope);
+}
+
+int Calibrator::bin(double prior_surprise) { return std::min(kBins - 1, static_cast<int>(prior_surprise * kBinsPerNat)); }
+
+double Calibrator::tail(double prior_surprise, double parent, double strength) const {
+  const double at = prior_surprise * kBinsPerNat;
+  const int own = bin(prior_surprise);
+  const auto i = static_cast<std::size_t>(own);
+  const double above = above_[i];
+  const double inside = (own == 0 ? static_cast<double>(samples_) : static_cast<double>(above_[i - 1])) - above;
+  const double larger = above + inside * (own < kBins - 1 ? 1 - (at - own) : .5);
+  return (larger + strength * parent) / (static_cast<double>(samples_) + strength);
+}
+
+void Calibrator::learn(double prior_surprise) {
+  const auto own = static_cast<std::size_t>(bin(prior_surprise));
+  for (std::size_t i = 0; i < own; ++i) above_[i] += 1;
+  samples_ += 1;
+  if (samples_ > kFull) {
+    for (float& count : above_) count *= .5F;
+    samples_ *= .5F;
+  }
+}
+
+}  // namespace tool_firewall

@@ -1,0 +1,96 @@
+// SPDX-License-Identifier: Apache-2.0
+// Counts by key: how often each tool, step or hour was seen, with old events fading.
+//
+// Layout: 64-byte lines of six cells (48-bit fingerprint + float), so that a lookup costs one cache line. A key's
+// line comes from its fingerprint, which lets the table grow without the full keys. The chance that an absent key is
+// taken for a present one is about (cells in the table) / 2^47.
+//
+// Two kinds of cell:
+//   decayed  forward-decayed sums (Cormode et al., 2009): an event at time t adds 2^((t - landmark)/H), readers
+//            divide by the same factor of now. rescale() moves the landmark before floats overflow.
+//   plain    counts that do not fade (the number of distinct types in a row).
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <vector>
+
+namespace tool_firewall {
+
+class CountTable {
+ public:
+  enum class Cell : std::uint8_t { kDecayed, kPlain };
+
+  // At most `max_cells` cells are kept. An insert beyond that replaces the smallest decayed cell of its line and is
+  // counted in evicted().
+  explicit CountTable(std::uint32_t max_cells) : max_lines_((max_cells + kCells - 1) / kCells) {}
+
+  // The stored value, 0 when the key is absent. Present cells are always > 0.
+  float get(std::uint64_t key, Cell kind = Cell::kDecayed) const;
+
+  // Adds to a cell, making it when absent.
+  void add(std::uint64_t key, float amount, Cell kind = Cell::kDecayed);
+
+  // Multiplies every decayed cell and drops those that end below `floor`.
+  void rescale(float factor, float floor);
+
+  void prefetch(std::uint64_t key) const {
+    if (!lines_.empty()) __builtin_prefetch(&lines_[home(fingerprint(key, Cell::kDecayed))]);
+  }
+
+  std::uint32_t size() const { return size_; }
+  std::uint32_t evicted() const { return evicted_; }
+  std::size_t bytes() const { return lines_.capacity() * sizeof(Line); }
+
+ private:
+  static constexpr std::uint32_t kCells = 6;
+  struct Fingerprint {
+    std::uint32_t low;  // never 0, which marks a free cell
+    std::uint16_t high;
+  };
+  struct alignas(64) Line {
+    std::uint32_t low[kCells] = {};
+    float count[kCells] = {};
+    std::uint16_t high[kCells] = {};
+  };
+  static_assert(sizeof(Line) == 64);
+
+  static Fingerprint fingerprint(std::uint64_t key, Cell kind);
+  std::size_t home(Fingerprint f) const {
+    return static_cast<std::size_t>((std::uint64_t{f.low} * lines_.size()) >> 32);
+  }
+  float* locate(Fingerprint f);
+  void place(Fingerprint f, float amount);
+  void replace_smallest(Fingerprint f, float amount);
+  void rebuild(std::size_t lines, float factor, float floor);
+
+  std::vector<Line> lines_;
+  std::uint32_t size_ = 0;
+  std::uint32_t evicted_ = 0;
+  std::uint32_t max_lines_;
+};
+
+// The same for the large tables of groups and tenants: many small tables, so that no single growth step is long.
+class ShardedCountTable {
+ public:
+  explicit ShardedCountTable(std::uint32_t max_cells);
+  float get(std::uint64_t key, CountTable::Cell kind = CountTable::Cell::kDecayed) const {
+    return shard(key).get(key, kind);
+  }
+  void add(std::uint64_t key, float amount, CountTable::Cell kind = CountTable::Cell::kDecayed) {
+    shard(key).add(key, amount, kind);
+  }
+  void rescale(float factor, float floor);
+  void prefetch(std::uint64_t key) const { shard(key).prefetch(key); }
+  std::uint64_t size() const;
+  std::uint64_t evicted() const;
+  std::size_t bytes() const;
+
+ private:
+  static constexpr std::size_t kShards = 64;
+  CountTable& shard(std::uint64_t key) { return shards_[key >> 58]; }
+  const CountTable& shard(std::uint64_t key) const { return shards_[key >> 58]; }
+  std::vector<CountTable> shards_;
+};
+
+}  // namespace tool_firewall

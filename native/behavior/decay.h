@@ -1,0 +1,43 @@
+// SPDX-License-Identifier: Apache-2.0
+// Forward decay (Cormode, Shkapenyuk, Srivastava, Xu, ICDE 2009): an event at time t weighs 2^((t - landmark)/H) for
+// ever, and a reader divides sums by the weight of now. Nothing has to be touched as time passes.
+#pragma once
+
+#include <cmath>
+#include <cstdint>
+
+namespace tool_firewall {
+
+class Decay {
+ public:
+  static constexpr double kSpan = 20;         // half-lives between two landmarks; 2^20 keeps floats exact enough
+  static constexpr float kForgotten = 1e-6F;  // what is left of one event after kSpan half-lives
+
+  explicit Decay(double half_life_s) : half_life_(half_life_s) {}
+
+  // Weight of an event at `now` (s). The first call sets the landmark. Moves it, and with it epoch(), when needed.
+  double weight(double now) {
+    if (!started_) {
+      landmark_ = now;
+      started_ = true;
+    }
+    const double age = (now - landmark_) / half_life_;
+    if (age <= kSpan) return std::exp2(age);
+    const double spans = std::floor(age / kSpan);
+    epoch_ += static_cast<std::uint32_t>(spans);
+    landmark_ += spans * kSpan * half_life_;
+    return std::exp2(age - spans * kSpan);
+  }
+
+  // Tables written in an older epoch must be multiplied by factor(their epoch) before use.
+  std::uint32_t epoch() const { return epoch_; }
+  float factor(std::uint32_t from) const { return static_cast<float>(std::exp2(-kSpan * (epoch_ - from))); }
+
+ private:
+  double half_life_;
+  double landmark_ = 0;
+  bool started_ = false;
+  std::uint32_t epoch_ = 0;
+};
+
+}  // namespace tool_firewall

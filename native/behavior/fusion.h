@@ -1,0 +1,30 @@
+// SPDX-License-Identifier: Apache-2.0
+// From how rare each channel is to one risk. The sum lets weak signs add up; the specialists let one strong sign stand
+// alone. The bands of the risk are shares of ordinary calls: 1/3 is 1 in 100, .5 is 1 in 1,000, .667 is 1 in 10,000.
+#pragma once
+
+#include <span>
+
+#include "behavior/signal.h"
+
+namespace tool_firewall {
+
+inline constexpr double kNotable = 1. / 3;  // listed from here on
+inline constexpr double kHighRisk = .5;     // what is new in such a call stays new for a while
+
+// -ln p of one channel, within the peer group and within the tenant.
+struct Rarity {
+  double group = 0;
+  double tenant = 0;
+};
+
+// What one channel adds to the fused sum.
+double share(const Channel& channel, const Rarity& rarity);
+
+// What one channel asserts by itself.
+double alone(const Channel& channel, const Rarity& rarity);
+
+// Fused evidence (a sum or the strongest specialist) to risk 0..1, piecewise linear.
+double risk_of(double evidence);
+
+}  // namespace tool_firewall

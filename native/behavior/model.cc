@@ -1,0 +1,248 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "behavior/model.h"
+
+#include <algorithm>
+#include <cmath>
+#include <stdexcept>
+#include <utility>
+
+namespace tool_firewall {
+namespace {
+
+// Beyond this many decayed calls float sums stop growing evenly; halving them all keeps every share as it is.
+constexpr double kMostCalls = 1 << 22;
+
+constexpr double kWorthListing = 3;  // -ln p: the rarest 5 % of a signal's values
+
+std::size_t align(std::size_t bytes) {
+  constexpr std::size_t to = alignof(std::max_align_t);
+  return (bytes + to - 1) / to * to;
+}
+
+// Gives every signal its place in the state blocks; returns the sizes of the blocks.
+StateSize place(const std::vector<SignalPtr>& signals) {
+  StateSize total;
+  for (const SignalPtr& signal : signals) {
+    signal->place(total.user, total.peers);
+    const StateSize size = signal->state();
+    total.user += align(size.user);
+    total.peers += align(size.peers);
+  }
+  return total;
+}
+
+std::size_t count_channels(const std::vector<SignalPtr>& signals) {
+  std::size_t count = 0;
+  for (const SignalPtr& signal : signals) count += signal->channels().size();
+  if (count > kMostChannels) throw std::logic_error("signals.def: more channels than kMostChannels");
+  return count;
+}
+
+std::vector<SignalPtr> signals_with(SignalSettings settings, const Hasher& hasher) {
+  settings.hasher = &hasher;
+  return make_signals(settings);
+}
+
+Principals::Sizes sizes_of(const std::vector<SignalPtr>& signals) {
+  const StateSize state = place(signals);
+  return {count_channels(signals), state.user, state.peers};
+}
+
+}  // namespace
+
+Model::Model(const ModelSettings& settings, const Hasher& hasher)
+    : settings_(settings),
+      hasher_(hasher),
+      decay_(settings.half_life),
+      signals_(signals_with(settings.signals, hasher)),
+      principals_(sizes_of(signals_), settings.users_per_tenant) {
+  for (std::size_t i = 0; i < signals_.size(); ++i)
+    for (const Channel& channel : signals_[i]->channels()) channels_.push_back({&channel, i});
+}
+
+Session& Model::session_of(Principal& user, std::uint64_t id, double now) {
+  Session* reusable = nullptr;
+  for (const auto& session : user.sessions) {
+    const bool idle = now - session->last > settings_.session_idle;
+    if (session->id == id) {
+      if (idle) *session = Session{.id = id};
+      return *session;
+    }
+    if (idle || (user.sessions.size() >= kSessionsPerUser &&
+                 (reusable == nullptr || session->last < reusable->last)))
+      reusable = session.get();
+  }
+  if (reusable == nullptr) {
+    user.sessions.push_back(std::make_unique<Session>());
+    reusable = user.sessions.back().get();
+  } else if (now - reusable->last <= settings_.session_idle) {
+    ++sessions_dropped_;
+  }
+  *reusable = Session{.id = id};
+  return *reusable;
+}
+
+void Model::begin(const PrincipalPtr& user, Peers& group, Peers& tenant, std::uint64_t session, const Tool& tool,
+                  double now) {
+  sight_.now = now;
+  sight_.weight = decay_.weight(now);
+  refresh(user->counts, user->epoch);
+  refresh(group.counts, group.epoch);
+  refresh(tenant.counts, tenant.epoch);
+  sight_.levels = {user.get(), &group, &tenant};
+  sight_.hour_bin = user->zone->hour_bin(now);
+  sight_.tool = &tool;
+  session_ = &session_of(*user, session, now);
+  sight_.session = session_;
+  sight_.usage = Usage::keys(hasher_, tool, *session_);
+  sight_.usage.read(sight_.levels);
+}
+
+Score Model::measure(bool explain_all) {
+  double sum = 0;
+  double strongest = 0;
+  double floor = 0;
+  std::size_t channel = 0;
+  std::array<double, 32> said{};  // by signal: what it adds, for the order of the reasons
+  for (std::size_t i = 0; i < signals_.size(); ++i) {
+    const std::span<const Channel> own = signals_[i]->channels();
+    signals_[i]->measure(sight_, {raw_.data() + channel, own.size()});
+    for (const Channel& definition : own) {
+      const double prior = definition.prior.surprise(raw_[channel]);
+      const double in_tenant =
+          sight_.levels.tenant->calibrators[channel].tail(prior, std::exp(-prior), kPriorStrength);
+      const double in_group = sight_.levels.group->calibrators[channel].tail(prior, in_tenant, kTenantStrength);
+      const Rarity rarity{-std::log(in_group), definition.alone_tenant > 0 ? -std::log(in_tenant) : 0};
+      const double adds = share(definition, rarity);
+      const double asserts = alone(definition, rarity);
+      sum += adds;
+      strongest = std::max(strongest, asserts);
+      said[i] = std::max({said[i], adds, asserts});
+      prior_[channel] = prior;
+      rarity_[channel] = rarity;
+      ++channel;
+    }
+    floor = std::max(floor, signals_[i]->floor());
+  }
+  Score score;
+  score.risk = std::max(risk_of(std::max(sum, strongest)), floor);
+  score.previous = session_->previous;
+  if (score.risk < kNotable && !explain_all) return score;
+
+  channel = 0;
+  std::vector<std::pair<double, Reason>> ranked;
+  for (std::size_t i = 0; i < signals_.size(); ++i) {
+    const std::size_t count = signals_[i]->channels().size();
+    double rarest = 0;
+    for (std::size_t k = 0; k < count; ++k, ++channel) rarest = std::max(rarest, rarity_[channel].group);
+    const double insists = signals_[i]->floor();
+    // A floor is a risk; on the scale of the bands (risk = -log10(p) / 6) it has a rarity too.
+    rarest = std::max(rarest, insists * 6 * std::log(10.));
+    // What tipped a notable call is listed in full; an ordinary call lists only what is rare by itself.
+    if (said[i] <= 0 && insists <= 0) continue;
+    if (score.risk < kNotable && rarest < kWorthListing) continue;
+    ranked.emplace_back(std::max(said[i], insists > 0 ? rarest * 2 : 0),
+                        Reason{static_cast<std::uint8_t>(i), static_cast<float>(std::exp(-rarest)),
+                               signals_[i]->numbers(sight_)});
+  }
+  std::stable_sort(ranked.begin(), ranked.end(), [](const auto& a, const auto& b) { return a.first > b.first; });
+  for (auto& [weight, reason] : ranked) score.reasons.push_back(reason);
+  return score;
+}
+
+void Model::learn_calibrators() {
+  for (std::size_t i = 0; i < channels_.size(); ++i) {
+    bool again = false;
+    if (rarity_[i].group > kRareSurprise) {
+      again = sight_.now - session_->rare_at[i] < kRareOnce && session_->rare_at[i] > 0;
+      session_->rare_at[i] = sight_.now;
+    }
+    Calibrator& group = sight_.levels.group->calibrators[i];
+    Calibrator& tenant = sight_.levels.tenant->calibrators[i];
+    if (!again || group.samples() <= kRareSamples) group.learn(prior_[i]);
+    if (&tenant != &group && (!again || tenant.samples() <= kRareSamples)) tenant.learn(prior_[i]);
+  }
+}
+
+void Model::finish(const PrincipalPtr& user, double risk, bool blocked, Scored& scored) {
+  learn_calibrators();
+  for (const SignalPtr& signal : signals_) signal->count(sight_, blocked);
+  session_->last = std::max(session_->last, sight_.now);
+  user->last = std::max(user->last, sight_.now);
+  if (user->first <= 0) user->first = sight_.now;
+  user->used = true;
+  ++user->calls;
+  if (blocked) return;
+
+  scored.now = sight_.now;
+  scored.risk = risk;
+  scored.starts_session = session_->previous == nullptr;
+  scored.hour_bin = sight_.hour_bin;
+  scored.tool = sight_.tool;
+  scored.user = user;
+  scored.group = sight_.levels.group;
+  scored.tenant = sight_.levels.tenant;
+  scored.item_count = sight_.usage.count;
+  for (std::size_t i = 0; i < scored.item_count; ++i) scored.items[i] = sight_.usage.items[i];
+
+  session_->previous = sight_.tool;
+  const auto begin = session_->earlier.begin();
+  const auto end = begin + session_->earlier_count;
+  if (std::find(begin, end, sight_.tool) != end) return;
+  if (session_->earlier_count == kEarlierTools) {
+    std::move(begin + 1, end, begin);
+    --session_->earlier_count;
+  }
+  session_->earlier[session_->earlier_count++] = sight_.tool;
+}
+
+bool Model::hold(Principal& user, const ItemKey& item, const Scored& scored) {
+  const auto same = [&](const HeldItem& held) { return held.cell == item.cell; };
+  const auto found = std::find_if(user.held.begin(), user.held.end(), same);
+  if (found != user.held.end()) {
+    if (scored.now - found->since < settings_.new_for) return true;
+    user.held.erase(found);
+    return false;
+  }
+  if (scored.risk < kHighRisk || settings_.new_for <= 0) return false;
+  if (user.held.size() >= kHeldPerUser) {
+    std::erase_if(user.held, [&](const HeldItem& held) { return scored.now - held.since >= settings_.new_for; });
+    if (user.held.size() >= kHeldPerUser) {
+      ++held_refused_;
+      return true;  // not learned either: a full list must not be a way to become known
+    }
+  }
+  user.held.push_back({item.cell, scored.now, scored.tool, item.from, item.kind});
+  return true;
+}
+
+void Model::learn(const Scored& scored) {
+  Ran ran;
+  ran.now = scored.now;
+  ran.weight = decay_.weight(scored.now);
+  ran.starts_session = scored.starts_session;
+  ran.hour_bin = scored.hour_bin;
+  ran.levels = {scored.user.get(), scored.group, scored.tenant};
+  refresh(scored.user->counts, scored.user->epoch);
+  refresh(scored.group->counts, scored.group->epoch);
+  refresh(scored.tenant->counts, scored.tenant->epoch);
+  for (std::size_t i = 0; i < scored.item_count; ++i) {
+    const Item item = read_item(scored.items[i], ran.levels);
+    const bool fresh = !item.known(Level::kUser);
+    if (fresh && hold(*scored.user, item, scored)) continue;
+    News& news = ran.learned.of[static_cast<std::size_t>(item.kind)];
+    news.any = true;
+    news.user |= fresh;
+    news.group |= fresh && !item.known(Level::kGroup);
+    news.tenant |= fresh && !item.known(Level::kGroup) && !item.known(Level::kTenant);
+    learn_item(item, ran.levels, ran.weight);
+  }
+  const double most = kMostCalls * ran.weight;
+  const std::uint64_t row = scored.items[0].row;
+  if (scored.user->counts.get(row) > most) scored.user->counts.rescale(.5F, 0);
+  if (scored.group->counts.get(row) > most) scored.group->counts.rescale(.5F, 0);
+  if (scored.tenant->counts.get(row) > most) scored.tenant->counts.rescale(.5F, 0);
+  for (const SignalPtr& signal : signals_) signal->learn(ran);
+}
+
+}  // namespace tool_firewall

@@ -1,0 +1,127 @@
+// SPDX-License-Identifier: Apache-2.0
+// The behaviour model: runs the signals over one call, calibrates, fuses, and learns.
+#pragma once
+
+#include <array>
+#include <cstddef>
+#include <cstdint>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "behavior/decay.h"
+#include "behavior/fusion.h"
+#include "behavior/principals.h"
+#include "behavior/signal.h"
+
+namespace tool_firewall {
+
+struct ModelSettings {
+  SignalSettings signals;
+  double half_life = 14 * 86400.0;  // s
+  double new_for = 48 * 3600.0;     // s an item first seen at high risk stays new
+  double session_idle = 1800;       // s
+  std::size_t users_per_tenant = 100'000;
+};
+
+// One signal's share in a verdict.
+struct Reason {
+  std::uint8_t signal = 0;  // position in signals.def
+  float p = 1;              // how rare its strongest channel is, 0..1
+  Numbers numbers;
+};
+
+struct Score {
+  double risk = 0;                   // 0..1
+  std::vector<Reason> reasons;       // strongest first; only signals that said something
+  const Tool* previous = nullptr;    // tool before this one in the session
+};
+
+// What learn() needs to know of a call that was scored: kept while the tool runs.
+struct Scored {
+  double now = 0;
+  double risk = 0;
+  bool starts_session = false;
+  std::uint32_t hour_bin = 0;
+  const Tool* tool = nullptr;
+  PrincipalPtr user;
+  Peers* group = nullptr;
+  Peers* tenant = nullptr;
+  std::array<ItemKey, Usage::kFirstSkip + kEarlierTools> items{};
+  std::size_t item_count = 0;
+};
+
+class Model {
+ public:
+  Model(const ModelSettings& settings, const Hasher& hasher);
+
+  Principals& principals() { return principals_; }
+  const Principals& principals() const { return principals_; }
+  const std::vector<SignalPtr>& signals() const { return signals_; }
+
+  // Scores one call and counts what counts at once: rates, bursts, calibrators. `decide(risk)` is asked once whether
+  // the call is blocked; what was blocked did not happen and moves no session. Fills `scored` when not blocked.
+  // Reasons are filled in from kNotable on, or always with `explain_all`.
+  template <class Decide>
+  Score score(const PrincipalPtr& user, Peers& group, Peers& tenant, std::uint64_t session, const Tool& tool,
+              double now, bool explain_all, Scored& scored, const Decide& decide) {
+    begin(user, group, tenant, session, tool, now);
+    Score score = measure(explain_all);
+    finish(user, score.risk, decide(score.risk), scored);
+    return score;
+  }
+
+  // Learns from a call that ran: tools, paths, hours.
+  void learn(const Scored& scored);
+
+  std::uint64_t held_refused() const { return held_refused_; }  // high-risk new items beyond kHeldPerUser
+  std::uint64_t sessions_dropped() const { return sessions_dropped_; }
+  std::size_t users_per_tenant() const { return settings_.users_per_tenant; }
+  double new_for() const { return settings_.new_for; }
+  const Hasher& hasher() const { return hasher_; }
+
+  // What a principal's stored sums are divided by at `now` to get decayed counts; brings them up to date first.
+  double weight_for(Principal& user, double now) {
+    const double weight = decay_.weight(now);
+    refresh(user.counts, user.epoch);
+    return weight;
+  }
+
+ private:
+  struct Placed {
+    const Channel* channel;
+    std::size_t signal;
+  };
+
+  void begin(const PrincipalPtr& user, Peers& group, Peers& tenant, std::uint64_t session, const Tool& tool,
+             double now);
+  Score measure(bool explain_all);
+  void finish(const PrincipalPtr& user, double risk, bool blocked, Scored& scored);
+  Session& session_of(Principal& user, std::uint64_t id, double now);
+  template <class Table>
+  void refresh(Table& counts, std::uint32_t& epoch) {
+    if (epoch == decay_.epoch()) return;
+    counts.rescale(decay_.factor(epoch), Decay::kForgotten);
+    epoch = decay_.epoch();
+  }
+  void learn_calibrators();
+  bool hold(Principal& user, const ItemKey& item, const Scored& scored);
+
+  ModelSettings settings_;
+  const Hasher& hasher_;
+  Decay decay_;
+  std::vector<SignalPtr> signals_;
+  std::vector<Placed> channels_;
+  Principals principals_;
+  std::uint64_t held_refused_ = 0;
+  std::uint64_t sessions_dropped_ = 0;
+
+  // Of the call in hand.
+  Sight sight_;
+  Session* session_ = nullptr;
+  std::array<double, kMostChannels> raw_{};
+  std::array<double, kMostChannels> prior_{};
+  std::array<Rarity, kMostChannels> rarity_{};
+};
+
+}  // namespace tool_firewall

@@ -1,0 +1,142 @@
+// SPDX-License-Identifier: Apache-2.0
+// burst: too many calls at once, a floor under the risk whatever the other signals say.
+//
+//   limit   more than burst_threshold calls within burst_window seconds, counted exactly: risk .5 or more. Exempt are
+//           principals who, unblocked, exceeded the limit on three different days before.
+//   record  the decayed count of the last minute N60 is 15 or more and 2.5 times the user's own record M or more:
+//           risk .5 + .1 log2(N60 / 2.5 M). M starts at 3, fades with a half-life of 30 days and grows at most
+//           threefold per 10 minutes; calls that were blocked do not raise it.
+#include <algorithm>
+#include <cmath>
+
+#include "behavior/signal.h"
+#include "text/phrase.h"
+
+namespace tool_firewall {
+namespace {
+
+constexpr double kMinute = 60;
+constexpr double kDay = 86400;
+constexpr double kFirstRecord = 3;
+constexpr double kRecordWindow = 600;  // s
+constexpr double kRecordGrowth = 3;    // per window
+constexpr double kRecordHalfLife = 30 * kDay;
+constexpr double kLeast = 15;  // calls
+constexpr double kOver = 2.5;  // times the record
+constexpr double kHighest = .9;
+constexpr double kExemptDays = 3;
+
+// `recent` has burst_threshold entries; the struct is only the head of its block.
+struct BurstState {
+  double last;  // s
+  double minute;
+  double record;  // 0 until the first window ends
+  double window_start;
+  double window_most;
+  double days_over;
+  double last_day_over;
+  double burst_calls;  // since the count went over the limit
+  std::uint32_t next;
+  std::uint32_t filled;
+  double recent[1];  // times of the last calls, a ring
+};
+
+class Burst final : public Signal {
+ public:
+  Burst(double window, std::uint32_t threshold) : window_(window), threshold_(threshold) {}
+
+  std::string_view name() const override { return "burst"; }
+  StateSize state() const override { return {sizeof(BurstState) + sizeof(double) * (threshold_ - 1), 0}; }
+
+  void measure(const Sight& sight, std::span<double>) override {
+    const auto& user = of<BurstState>(*sight.levels.user);
+    const double since = user.last > 0 ? std::max(0.0, sight.now - user.last) : 0;
+    minute_ = user.minute * std::exp(-since / kMinute) + 1;
+    record_ = std::max(kFirstRecord, user.record);
+    over_limit_ = user.filled == threshold_ && sight.now - user.recent[user.next] < window_;
+    calls_ = over_limit_ ? threshold_ + user.burst_calls + 1 : 0;
+    exempt_ = is_exempt(user, sight.now);
+
+    floor_ = 0;
+    if (minute_ >= kLeast && minute_ >= kOver * record_) floor_ = .5 + .1 * std::log2(minute_ / (kOver * record_));
+    if (over_limit_ && !exempt_) floor_ = std::max(floor_, .5 + .1 * std::log2(calls_ / threshold_));
+    floor_ = std::min(floor_, kHighest);
+  }
+
+  double floor() const override { return floor_; }
+
+  Numbers numbers(const Sight&) const override {
+    const bool limit = over_limit_ && !exempt_;
+    return {limit ? calls_ : minute_, limit ? threshold_ : record_,
+            {limit ? 1.0F : 0.0F, static_cast<float>(window_), static_cast<float>(record_), 0}};
+  }
+
+  void count(const Sight& sight, bool blocked) override {
+    auto& user = of<BurstState>(*sight.levels.user);
+    user.last = std::max(user.last, sight.now);
+    user.minute = minute_;
+    user.recent[user.next] = sight.now;
+    user.next = user.next + 1 == threshold_ ? 0 : user.next + 1;
+    user.filled = std::min(threshold_, user.filled + 1);
+    user.burst_calls = over_limit_ ? user.burst_calls + 1 : 0;
+    if (blocked) return;
+    if (over_limit_) remember_day(user, sight.now);
+    if (user.window_start <= 0) user.window_start = sight.now;
+    const double age = sight.now - user.window_start;
+    if (age > kRecordWindow) {
+      user.record = std::max({kFirstRecord, record_ * std::exp2(-age / kRecordHalfLife),
+                              std::min(user.window_most, kRecordGrowth * record_)});
+      user.window_start = sight.now;
+      user.window_most = 0;
+    }
+    user.window_most = std::max(user.window_most, minute_);
+  }
+
+  std::vector<Fact> facts(const Levels& levels, double now) const override {
+    const auto& user = of<BurstState>(*levels.user);
+    return {{"record_60s", std::max(kFirstRecord, user.record)},
+            {"days_over_limit", user.days_over},
+            {"exempt", is_exempt(user, now) ? 1. : 0.}};
+  }
+
+  std::string explain(const Numbers& n, const Names&) const override {
+    if (n.detail[0] > 0)
+      return phrase("%s calls in one burst; the limit is %s in %s s", quantity(n.value).c_str(),
+                    quantity(n.baseline).c_str(), quantity(n.detail[1]).c_str());
+    return phrase("%s calls in about one minute; this user's record is %s", quantity(n.value).c_str(),
+                  quantity(n.baseline).c_str());
+  }
+
+ private:
+  // Three days with a burst, none of them today; lapses 30 days after the last.
+  static bool is_exempt(const BurstState& user, double now) {
+    const double today = std::floor(now / kDay);
+    const double before = user.last_day_over >= today ? user.days_over - 1 : user.days_over;
+    return before >= kExemptDays && today - user.last_day_over <= kRecordHalfLife / kDay;
+  }
+
+  static void remember_day(BurstState& user, double now) {
+    const double today = std::floor(now / kDay);
+    if (user.days_over > 0 && today <= user.last_day_over) return;
+    if (today - user.last_day_over > kRecordHalfLife / kDay) user.days_over = 0;
+    user.days_over += 1;
+    user.last_day_over = today;
+  }
+
+  double window_;
+  std::uint32_t threshold_;
+  double minute_ = 0;
+  double record_ = kFirstRecord;
+  double calls_ = 0;
+  double floor_ = 0;
+  bool over_limit_ = false;
+  bool exempt_ = false;
+};
+
+}  // namespace
+
+SignalPtr make_burst(const SignalSettings& settings) {
+  return std::make_unique<Burst>(settings.burst_window, settings.burst_threshold);
+}
+
+}  // namespace tool_firewall

@@ -1,0 +1,82 @@
+// SPDX-License-Identifier: Apache-2.0
+// What the three levels have counted of this call's tool, of the step to it, and of the skips to it.
+//
+// An item is one outcome in a row: the tool among all tools; the tool among those that followed `previous` (a step);
+// the tool among those that came any time after `earlier` in a session (a skip). Rows are scored by Witten-Bell
+// back-off from tenant to group to user: P = (count + types * P_above) / (total + types).
+#pragma once
+
+#include <array>
+#include <cstddef>
+#include <cstdint>
+#include <span>
+
+#include "behavior/levels.h"
+#include "text/hash.h"
+
+namespace tool_firewall {
+
+enum class Level : std::uint8_t { kUser, kGroup, kTenant };
+inline constexpr std::size_t kLevels = 3;
+
+// Kinds of key in the count tables. Append; a signal with keys of its own adds its kind here.
+enum class KeyKind : std::uint64_t { kToolRow = 1, kTool, kStepRow, kStep, kSkipRow, kSkip, kHourRow, kHour };
+
+struct Tally {
+  float count = 0;  // of the item, decayed sums not yet divided by the weight of now
+  float total = 0;  // of its row
+  float types = 0;  // distinct items in its row
+};
+
+struct ItemKey {
+  std::uint64_t row = 0;
+  std::uint64_t cell = 0;
+  const Tool* from = nullptr;  // nullptr for the tool itself and for the start of a session
+  ItemKind kind = ItemKind::kTool;
+};
+
+struct Item : ItemKey {
+  std::array<Tally, kLevels> at{};
+
+  const Tally& level(Level which) const { return at[static_cast<std::size_t>(which)]; }
+  bool known(Level which) const { return level(which).count > 0; }
+};
+
+// The items of one call: the tool, the step to it, then the skips.
+struct Usage {
+  static constexpr std::size_t kFirstSkip = 2;
+  std::array<Item, kFirstSkip + kEarlierTools> items{};
+  std::size_t count = 0;
+
+  const Item& tool() const { return items[0]; }
+  const Item& step() const { return items[1]; }
+  std::span<const Item> skips() const { return {items.data() + kFirstSkip, count - kFirstSkip}; }
+
+  // The keys of a call of `tool` next in `session`; then read() fills in what the levels have counted.
+  static Usage keys(const Hasher& hasher, const Tool& tool, const Session& session);
+  void read(const Levels& levels);
+};
+
+// At which levels the items of one kind were new when they were learned.
+struct News {
+  bool any = false;  // an item of this kind was learned
+  bool user = false;
+  bool group = false;
+  bool tenant = false;
+};
+
+struct Learned {
+  std::array<News, 3> of{};  // by ItemKind
+  const News& kind(ItemKind which) const { return of[static_cast<std::size_t>(which)]; }
+};
+
+// P of the item, backing off to `base`; base <= 0 means none above the tenant (P of "something new" there).
+double witten_bell(const Item& item, double weight, double base);
+
+// What the three levels have counted of one item.
+Item read_item(const ItemKey& key, const Levels& levels);
+
+// Adds one event to the item's row at all levels.
+void learn_item(const ItemKey& key, const Levels& levels, double weight);
+
+}  // namespace tool_firewall

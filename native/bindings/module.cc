@@ -1,0 +1,561 @@
+// SPDX-License-Identifier: Apache-2.0
+// The whole Python surface of the engine. Conversion only: what decides something belongs in the core.
+//
+// The GIL is kept throughout. It is the engine's lock, and arguments are read in place, where another thread could
+// free them.
+#include <pybind11/functional.h>
+#include <pybind11/pybind11.h>
+#include <pybind11/stl.h>
+
+#include <chrono>
+#include <memory>
+#include <optional>
+#include <string>
+#include <utility>
+
+#include "bindings/arguments.h"
+#include "engine/engine.h"
+#include "engine/report.h"
+#include "journal/record.h"
+#include "replay/replay.h"
+
+namespace py = pybind11;
+
+namespace tool_firewall {
+namespace {
+
+std::string owned(py::handle text) { return std::string(Text(text).view()); }
+
+// A verdict that outlives its call: the names its sentences need are those of interned tools, which the engine keeps.
+struct PyVerdict {
+  Verdict verdict;
+  CallerPtr caller;
+  std::shared_ptr<Engine> engine;
+};
+
+struct PyReason {
+  Reason reason;
+  std::string user, tool, previous;
+};
+
+Mode mode_or_throw(const std::string& name) {
+  const std::optional<Mode> mode = mode_named(name);
+  if (!mode) throw py::value_error("mode: '" + name + "' is not one of learning, warn, shadow, block");
+  return *mode;
+}
+
+Outcome outcome_or_throw(std::string_view name) {
+  const std::optional<Outcome> outcome = outcome_named(name);
+  if (!outcome)
+    throw py::value_error("outcome: '" + std::string(name) + "' is not one of ok, tool_error, timeout, unreachable");
+  return *outcome;
+}
+
+std::map<std::string, Zone> zones_of(const py::dict& zones) {
+  std::map<std::string, Zone> out;
+  for (const auto& [name, offsets] : zones) {
+    Zone zone;
+    for (const py::handle entry : offsets) zone.offsets.push_back(entry.cast<std::pair<double, std::int32_t>>());
+    out.emplace(owned(name), std::move(zone));
+  }
+  return out;
+}
+
+std::map<std::string, std::string> names_of(const py::dict& names) {
+  std::map<std::string, std::string> out;
+  for (const auto& [from, to] : names) out.emplace(owned(from), owned(to));
+  return out;
+}
+
+py::dict reason_dict(const Reason& reason, const Names& names) {
+  py::dict out;
+  out["signal"] = to_python(signal_name(reason.signal));
+  out["p"] = reason.p;
+  out["value"] = reason.numbers.value;
+  out["baseline"] = reason.numbers.baseline;
+  out["explanation"] = to_python(explain(reason.signal, reason.numbers, names));
+  return out;
+}
+
+py::dict base_dict(const char* kind, const RecordId& id) {
+  py::dict out;
+  out["kind"] = kind;
+  out["ts"] = id.ts;
+  out["worker"] = id.worker;
+  out["seq"] = id.seq;
+  return out;
+}
+
+py::dict to_dict(const CallRecord& r) {
+  py::dict out = base_dict("call", r.id);
+  out["tenant"] = to_python(r.tenant);
+  out["user"] = to_python(r.user);
+  out["agent"] = to_python(r.agent);
+  out["group"] = to_python(r.group);
+  out["session"] = to_python(r.session);
+  out["token"] = to_python(r.token);
+  out["server"] = to_python(r.server);
+  out["tool"] = to_python(r.tool);
+  out["previous"] = to_python(r.previous);
+  out["blocked"] = r.blocked;
+  out["decision"] = to_python(name_of(r.decision));
+  out["mode"] = to_python(name_of(r.mode));
+  out["uninspectable"] = to_python(name_of(r.inspection));
+  out["risk"] = r.risk;
+  out["incident"] = r.incident == 0 ? "" : incident_name(r.incident);
+  py::list reasons;
+  for (const Reason& reason : r.reasons) reasons.append(reason_dict(reason, {r.user, r.tool, r.previous}));
+  out["reasons"] = reasons;
+  return out;
+}
+
+py::dict to_dict(const OutcomeRecord& r) {
+  py::dict out = base_dict("outcome", r.id);
+  out["outcome"] = to_python(name_of(r.outcome));
+  return out;
+}
+
+py::dict to_dict(const ControlRecord& r) {
+  py::dict out = base_dict("control", r.id);
+  out["action"] = to_python(r.action);
+  out["tenant"] = to_python(r.tenant);
+  out["tool"] = to_python(r.tool);
+  out["user"] = to_python(r.user);
+  out["value"] = to_python(r.value);
+  out["by"] = to_python(r.by);
+  out["why"] = to_python(r.why);
+  return out;
+}
+
+py::list modes_list(const Engine& engine) {
+  py::list out;
+  for (const ModeRecord& record : engine.modes().all()) {
+    py::dict scope;
+    scope["tenant"] = to_python(record.scope.tenant);
+    scope["tool"] = to_python(record.scope.tool);
+    scope["user"] = to_python(record.scope.user);
+    py::dict entry;
+    entry["scope"] = scope;
+    entry["mode"] = to_python(name_of(record.mode));
+    entry["since"] = record.since;
+    entry["by"] = to_python(record.by);
+    entry["why"] = to_python(record.why);
+    out.append(entry);
+  }
+  return out;
+}
+
+template <std::size_t A, std::size_t B>
+py::dict verdicts_dict(const std::array<std::array<std::uint64_t, B>, A>& counts) {
+  py::dict out;
+  for (std::size_t decision = 0; decision < A; ++decision)
+    for (std::size_t mode = 0; mode < B; ++mode)
+      out[py::make_tuple(to_python(name_of(static_cast<Decision>(decision))),
+                         to_python(name_of(static_cast<Mode>(mode))))] = counts[decision][mode];
+  return out;
+}
+
+py::dict summary_dict(const Engine& engine) {
+  py::dict out;
+  out["calls"] = engine.calls();
+  out["users"] = engine.model().principals().size();
+  out["tools"] = engine.tools().size();
+  out["tenants"] = engine.model().principals().tenants().size();
+  out["since"] = engine.first_call();
+  out["last"] = engine.last_call();
+  out["in_flight"] = engine.in_flight().size();
+  py::dict decisions;
+  for (std::size_t i = 0; i < engine.counts().verdicts.size(); ++i) {
+    std::uint64_t sum = 0;
+    for (const std::uint64_t count : engine.counts().verdicts[i]) sum += count;
+    for (const std::uint64_t count : engine.counts().applied_verdicts[i]) sum += count;
+    decisions[to_python(name_of(static_cast<Decision>(i)))] = sum;
+  }
+  out["decisions"] = decisions;
+  return out;
+}
+
+py::dict counters_dict(const Engine& engine) {
+  const Engine::Counts& counts = engine.counts();
+  py::dict out;
+  out["blocked"] = counts.blocked;
+  out["uninspectable"] = counts.uninspectable;
+  for (std::size_t i = 0; i < counts.outcomes.size(); ++i)
+    out[py::str("outcome_" + std::string(name_of(static_cast<Outcome>(i))))] = counts.outcomes[i];
+  out["assumed_done"] = counts.assumed_done;
+  out["crowded_out"] = counts.crowded_out;
+  out["unpaired"] = counts.unpaired;
+  out["records_dropped"] = counts.dropped;
+  out["findings_lost"] = counts.findings_lost;
+  out["records_unreadable"] = counts.unreadable;
+  out["records_applied"] = counts.applied;
+  out["records_queued"] = engine.queued();
+  out["users_evicted"] = engine.model().principals().evicted();
+  out["groups_refused"] = engine.model().principals().groups_refused();
+  out["tools_refused"] = counts.tools_refused;
+  out["held_refused"] = engine.model().held_refused();
+  out["sessions_dropped"] = engine.model().sessions_dropped();
+  return out;
+}
+
+py::dict metrics_dict(const Engine& engine) {
+  py::dict out;
+  out["verdicts"] = verdicts_dict(engine.counts().verdicts);
+  py::list buckets;
+  std::uint64_t sum = 0;
+  for (std::size_t i = 0; i < Engine::kRiskBuckets.size(); ++i) {
+    sum += engine.counts().risk[i];
+    buckets.append(py::make_tuple(Engine::kRiskBuckets[i], sum));
+  }
+  out["risk_buckets"] = buckets;
+  out["risk_sum"] = engine.counts().risk_sum;
+  return out;
+}
+
+py::list principals_list(const Engine& engine) {
+  py::list out;
+  for (const auto& [tenant, state] : engine.model().principals().tenants()) {
+    for (const auto& [user, principal] : state->principals) {
+      py::dict entry;
+      entry["tenant"] = to_python(tenant);
+      entry["user"] = to_python(user);
+      entry["group"] = to_python(principal->group);
+      entry["calls"] = principal->calls;
+      entry["first"] = principal->first;
+      entry["last"] = principal->last;
+      out.append(entry);
+    }
+  }
+  return out;
+}
+
+py::object baseline_dict(Engine& engine, std::string_view tenant, std::string_view user) {
+  const std::optional<Baseline> baseline = baseline_of(engine, tenant, user);
+  if (!baseline) return py::none();
+  py::dict out;
+  out["tenant"] = to_python(baseline->tenant);
+  out["user"] = to_python(baseline->user);
+  out["group"] = to_python(baseline->group);
+  out["zone"] = to_python(baseline->zone);
+  out["calls"] = baseline->calls;
+  out["first"] = baseline->first;
+  out["last"] = baseline->last;
+  py::list tools;
+  for (const BaselineTool& tool : baseline->tools) {
+    py::dict entry;
+    entry["tool"] = to_python(tool.name);
+    entry["server"] = to_python(tool.server);
+    entry["count"] = tool.count;
+    entry["share"] = tool.share;
+    tools.append(entry);
+  }
+  out["tools"] = tools;
+  py::list steps;
+  for (const BaselineStep& step : baseline->steps) {
+    py::dict entry;
+    entry["from"] = to_python(step.from);
+    entry["to"] = to_python(step.to);
+    entry["count"] = step.count;
+    steps.append(entry);
+  }
+  out["steps"] = steps;
+  py::dict hours;
+  hours["weekday"] = py::cast(baseline->weekday);
+  hours["weekend"] = py::cast(baseline->weekend);
+  out["hours"] = hours;
+  py::list held;
+  for (const BaselineHeld& item : baseline->held) {
+    py::dict entry;
+    entry["kind"] = to_python(item.kind);
+    entry["tool"] = to_python(item.tool);
+    entry["from"] = to_python(item.from);
+    entry["until"] = item.until;
+    held.append(entry);
+  }
+  out["held"] = held;
+  py::dict signals;
+  for (const BaselineSignal& signal : baseline->signals) {
+    py::dict facts;
+    for (const Fact& fact : signal.facts) facts[to_python(fact.name)] = fact.value;
+    signals[to_python(signal.name)] = facts;
+  }
+  out["signals"] = signals;
+  return out;
+}
+
+// One run over a file; kept as an object so that Python can name the arguments.
+struct PyReplay {
+  std::shared_ptr<Engine> engine;
+  InstancePolicy policy;
+  ReplayJob job;
+};
+
+void bind_engine(py::module_& m) {
+  py::class_<Engine, std::shared_ptr<Engine>>(m, "Engine", py::is_final())
+      .def(py::init([](const py::bytes& key, std::uint64_t worker, int burst_threshold, double burst_window,
+                       double half_life_days, double new_for_hours, double session_idle, double learning_days,
+                       std::size_t max_users_per_tenant, const py::dict& zones, const std::string& default_zone,
+                       const py::dict& tenant_zones, const py::dict& user_zones, bool journaling) {
+             if (burst_threshold < 1) throw py::value_error("burst_threshold: must be at least 1");
+             if (!(burst_window > 0)) throw py::value_error("burst_window: must be more than 0");
+             if (!(half_life_days > 0)) throw py::value_error("half_life_days: must be more than 0");
+             if (max_users_per_tenant < 1) throw py::value_error("max_users_per_tenant: must be at least 1");
+             EngineSettings settings;
+             settings.model.signals.burst_threshold = static_cast<std::uint32_t>(burst_threshold);
+             settings.model.signals.burst_window = burst_window;
+             settings.model.half_life = half_life_days * 86400;
+             settings.model.new_for = new_for_hours * 3600;
+             settings.model.session_idle = session_idle;
+             settings.model.users_per_tenant = max_users_per_tenant;
+             settings.worker = worker;
+             settings.learning_days = learning_days;
+             settings.journaling = journaling;
+             settings.default_zone = default_zone;
+             settings.zones = zones_of(zones);
+             settings.tenant_zones = names_of(tenant_zones);
+             settings.user_zones = names_of(user_zones);
+             const std::string_view secret = key;
+             return std::make_shared<Engine>(
+                 settings, std::span(reinterpret_cast<const unsigned char*>(secret.data()), secret.size()));
+           }),
+           py::arg("key"), py::kw_only(), py::arg("worker") = 0, py::arg("burst_threshold") = 20,
+           py::arg("burst_window") = 60., py::arg("half_life_days") = 14., py::arg("new_for_hours") = 48.,
+           py::arg("session_idle") = 1800., py::arg("learning_days") = 0., py::arg("max_users_per_tenant") = 100'000,
+           py::arg("zones") = py::dict(), py::arg("default_zone") = "UTC", py::arg("tenant_zones") = py::dict(),
+           py::arg("user_zones") = py::dict(), py::arg("journaling") = false)
+      .def(
+          "caller",
+          [](const Engine&, py::handle tenant, py::handle user, py::handle agent, py::handle group, py::handle session,
+             py::handle token) {
+            auto caller = std::make_shared<Caller>();
+            caller->tenant = owned(tenant);
+            caller->user = owned(user);
+            caller->agent = owned(agent);
+            caller->group = owned(group);
+            caller->session = owned(session);
+            caller->token = owned(token);
+            return caller;
+          },
+          py::arg("tenant"), py::arg("user"), py::kw_only(), py::arg("agent") = "", py::arg("group") = "",
+          py::arg("session") = "", py::arg("token") = "")
+      .def(
+          "policy",
+          [](const Engine&, const std::string& mode, double threshold, const py::iterable& exempt_tools) {
+            auto policy = std::make_shared<InstancePolicy>();
+            policy->mode = mode_or_throw(mode);
+            if (!(threshold > 0 && threshold <= 1)) throw py::value_error("threshold: must be over 0 and at most 1");
+            policy->threshold = threshold;
+            for (const py::handle tool : exempt_tools) policy->exempt_tools.insert(owned(tool));
+            return policy;
+          },
+          py::kw_only(), py::arg("mode") = "learning", py::arg("threshold") = .5,
+          py::arg("exempt_tools") = py::tuple())
+      .def(
+          "check",
+          [](const std::shared_ptr<Engine>& engine, const InstancePolicy& policy, const CallerPtr& caller,
+             py::handle server, py::handle tool, py::handle args, double now) {
+            const Text server_text(server);
+            const Text tool_text(tool);
+            return PyVerdict{engine->check(policy, caller, server_text.view(), tool_text.view(),
+                                           inspect(args, engine->hasher()), now),
+                             caller, engine};
+          },
+          py::arg("policy"), py::arg("caller"), py::arg("server"), py::arg("tool"), py::arg("args").none(true),
+          py::arg("now"))
+      .def(
+          "observe",
+          [](Engine& engine, std::uint64_t ticket, std::string_view outcome, double now) {
+            return engine.observe(ticket, outcome_or_throw(outcome), now);
+          },
+          py::arg("ticket"), py::arg("outcome"), py::arg("now"))
+      .def(
+          "drain",
+          [](Engine& engine, std::size_t limit) {
+            py::list out;
+            for (const std::string& record : engine.drain(limit)) out.append(py::bytes(record));
+            return out;
+          },
+          py::arg("limit"))
+      .def(
+          "requeue",
+          [](Engine& engine, const std::vector<py::bytes>& records) {
+            engine.requeue(std::vector<std::string>(records.begin(), records.end()));
+          },
+          py::arg("records"))
+      .def(
+          "apply",
+          [](Engine& engine, const py::iterable& records) {
+            std::size_t applied = 0;
+            for (const py::handle record : records)
+              applied += engine.apply(record.cast<std::string_view>()) ? 1 : 0;
+            return applied;
+          },
+          py::arg("records"))
+      .def(
+          "mode_in_force",
+          [](const Engine& engine, const InstancePolicy& policy, py::handle tenant, py::handle user, py::handle tool,
+             double now) {
+            return to_python(name_of(engine.mode_in_force(policy, owned(tenant), owned(tool), owned(user), now)));
+          },
+          py::arg("policy"), py::kw_only(), py::arg("tenant") = "", py::arg("user") = "", py::arg("tool") = "",
+          py::arg("now") = 0.)
+      .def("modes", &modes_list)
+      .def("summary", &summary_dict)
+      .def("principals", &principals_list)
+      .def(
+          "baseline",
+          [](Engine& engine, py::handle tenant, py::handle user) {
+            return baseline_dict(engine, Text(tenant).view(), Text(user).view());
+          },
+          py::arg("tenant"), py::arg("user"))
+      .def("counters", &counters_dict)
+      .def("metrics", &metrics_dict);
+}
+
+void bind_values(py::module_& m) {
+  const auto text = [](const std::string Caller::*field) {
+    return [field](const Caller& caller) { return to_python(caller.*field); };
+  };
+  py::class_<Caller, CallerPtr>(m, "Caller", py::is_final())
+      .def_property_readonly("tenant", text(&Caller::tenant))
+      .def_property_readonly("user", text(&Caller::user))
+      .def_property_readonly("agent", text(&Caller::agent))
+      .def_property_readonly("group", text(&Caller::group))
+      .def_property_readonly("session", text(&Caller::session))
+      .def_property_readonly("token", text(&Caller::token));
+  py::class_<InstancePolicy, std::shared_ptr<InstancePolicy>>(m, "Policy", py::is_final())
+      .def_property_readonly("mode", [](const InstancePolicy& policy) { return to_python(name_of(policy.mode)); })
+      .def_readonly("threshold", &InstancePolicy::threshold);
+  py::class_<PyReason>(m, "Reason", py::is_final())
+      .def_property_readonly("signal", [](const PyReason& r) { return to_python(signal_name(r.reason.signal)); })
+      .def_property_readonly("p", [](const PyReason& r) { return r.reason.p; })
+      .def_property_readonly("value", [](const PyReason& r) { return r.reason.numbers.value; })
+      .def_property_readonly("baseline", [](const PyReason& r) { return r.reason.numbers.baseline; })
+      .def_property_readonly("text", [](const PyReason& r) {
+        return to_python(explain(r.reason.signal, r.reason.numbers, {r.user, r.tool, r.previous}));
+      });
+  py::class_<PyVerdict>(m, "Verdict", py::is_final())
+      .def_property_readonly("ticket", [](const PyVerdict& v) { return v.verdict.ticket; })
+      .def_property_readonly("risk", [](const PyVerdict& v) { return v.verdict.risk; })
+      .def_property_readonly("decision", [](const PyVerdict& v) { return to_python(name_of(v.verdict.decision)); })
+      .def_property_readonly("blocked", [](const PyVerdict& v) { return v.verdict.blocked; })
+      .def_property_readonly("mode", [](const PyVerdict& v) { return to_python(name_of(v.verdict.mode)); })
+      .def_property_readonly("notable", [](const PyVerdict& v) { return v.verdict.decision != Decision::kAllow; })
+      .def_property_readonly("uninspectable",
+                             [](const PyVerdict& v) { return to_python(name_of(v.verdict.inspection)); })
+      .def_property_readonly("incident", [](const PyVerdict& v) { return incident_name(v.verdict.incident); })
+      .def_property_readonly("session_context",
+                             [](const PyVerdict& v) {
+                               return to_python(v.verdict.previous == nullptr ? "" : v.verdict.previous->name);
+                             })
+      .def_property_readonly("reasons", [](const PyVerdict& v) {
+        py::list out;
+        for (const Reason& reason : v.verdict.reasons)
+          out.append(PyReason{reason, v.caller->user, v.verdict.tool->name,
+                              v.verdict.previous == nullptr ? "" : v.verdict.previous->name});
+        return out;
+      });
+}
+
+void bind_records(py::module_& m) {
+  m.def(
+      "decode_record",
+      [](std::string_view record) {
+        return std::visit([](const auto& r) { return to_dict(r); }, decode(record));
+      },
+      py::arg("record"));
+  m.def(
+      "encode_control",
+      [](double ts, std::uint64_t worker, std::uint64_t seq, py::handle action, py::handle tenant, py::handle tool,
+         py::handle user, py::handle value, py::handle by, py::handle why) {
+        return py::bytes(encode(ControlRecord{{worker, seq, ts},
+                                              owned(action),
+                                              owned(tenant),
+                                              owned(tool),
+                                              owned(user),
+                                              owned(value),
+                                              owned(by),
+                                              owned(why)}));
+      },
+      py::kw_only(), py::arg("ts"), py::arg("worker"), py::arg("seq"), py::arg("action"), py::arg("tenant"),
+      py::arg("tool"), py::arg("user"), py::arg("value"), py::arg("by"), py::arg("why"));
+  m.def(
+      "encode_call",
+      [](double ts, std::uint64_t worker, std::uint64_t seq, py::handle tenant, py::handle user, py::handle agent,
+         py::handle group, py::handle session, py::handle token, py::handle server, py::handle tool, bool blocked) {
+        CallRecord record;
+        record.id = {worker, seq, ts};
+        record.blocked = blocked;
+        record.tenant = owned(tenant);
+        record.user = owned(user);
+        record.agent = owned(agent);
+        record.group = owned(group);
+        record.session = owned(session);
+        record.token = owned(token);
+        record.server = owned(server);
+        record.tool = owned(tool);
+        return py::bytes(encode(record));
+      },
+      py::kw_only(), py::arg("ts"), py::arg("worker"), py::arg("seq"), py::arg("tenant"), py::arg("user"),
+      py::arg("agent") = "", py::arg("group") = "", py::arg("session") = "", py::arg("token") = "",
+      py::arg("server") = "", py::arg("tool"), py::arg("blocked") = false);
+  m.def(
+      "encode_outcome",
+      [](double ts, std::uint64_t worker, std::uint64_t seq, std::string_view outcome) {
+        return py::bytes(encode(OutcomeRecord{{worker, seq, ts}, outcome_or_throw(outcome)}));
+      },
+      py::kw_only(), py::arg("ts"), py::arg("worker"), py::arg("seq"), py::arg("outcome"));
+}
+
+void bind_replay(py::module_& m) {
+  py::class_<PyReplay>(m, "Replay", py::is_final())
+      .def(py::init([](const std::shared_ptr<Engine>& engine, const InstancePolicy& policy, std::string source,
+                       std::string target, bool skip_bad) {
+             return PyReplay{engine, policy, {std::move(source), std::move(target), skip_bad}};
+           }),
+           py::arg("engine"), py::arg("policy"), py::arg("source"), py::arg("target"), py::kw_only(),
+           py::arg("skip_bad") = false)
+      .def(
+          "run",
+          [](const PyReplay& self, const std::optional<py::function>& progress) {
+            const auto start = std::chrono::steady_clock::now();
+            const ReplayResult result = replay(*self.engine, self.policy, self.job,
+                                               [&](std::uint64_t at, std::uint64_t size, std::uint64_t events) {
+                                                 if (PyErr_CheckSignals() != 0) throw py::error_already_set();
+                                                 if (progress) (*progress)(at, size, events);
+                                               });
+            py::dict verdicts;
+            for (std::size_t i = 0; i < result.verdicts.size(); ++i)
+              verdicts[to_python(name_of(static_cast<Decision>(i)))] = result.verdicts[i];
+            py::dict out;
+            out["events"] = result.events;
+            out["skipped"] = result.skipped;
+            out["seconds"] = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+            out["verdicts"] = verdicts;
+            return out;
+          },
+          py::arg("progress") = py::none());
+}
+
+}  // namespace
+}  // namespace tool_firewall
+
+PYBIND11_MODULE(_native, m) {
+  using namespace tool_firewall;
+  m.doc() = "Scoring engine. Use the cpex_tool_firewall package, not this module.";
+  m.attr("__version__") = TOOL_FIREWALL_VERSION;
+  m.attr("RECORD_VERSION") = static_cast<int>(kRecordVersion);
+  py::register_exception_translator([](std::exception_ptr error) {
+    try {
+      std::rethrow_exception(std::move(error));
+    } catch (const RecordError& e) {
+      PyErr_SetString(PyExc_ValueError, e.what());
+    } catch (const ReplayError& e) {
+      PyErr_SetString(PyExc_ValueError, e.what());
+    }
+  });
+  bind_values(m);
+  bind_engine(m);
+  bind_records(m);
+  bind_replay(m);
+}

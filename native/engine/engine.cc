@@ -1,0 +1,265 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "engine/engine.h"
+
+#include <algorithm>
+#include <stdexcept>
+#include <utility>
+
+namespace tool_firewall {
+namespace {
+
+constexpr std::uint64_t kIncidentKind = 1001;
+constexpr std::uint64_t kCallerKind = 1002;
+constexpr double kDay = 86400;
+constexpr std::size_t kMostAppliedCallers = 1U << 16;
+constexpr std::string_view kMoreTools = "(more tools)";
+
+std::size_t index(auto value) { return static_cast<std::size_t>(value); }
+
+void check_zone(const EngineSettings& settings, const std::string& what, const std::string& name) {
+  if (name != "UTC" && !settings.zones.contains(name))
+    throw std::invalid_argument(what + ": unknown time zone '" + name + "'");
+}
+
+}  // namespace
+
+Engine::Engine(const EngineSettings& settings, std::span<const unsigned char> secret)
+    : settings_(settings), hasher_(secret), model_(settings_.model, hasher_) {
+  check_zone(settings_, "default_zone", settings_.default_zone);
+  for (const auto& [tenant, zone] : settings_.tenant_zones) check_zone(settings_, "tenant_zones", zone);
+  for (const auto& [user, zone] : settings_.user_zones) check_zone(settings_, "user_zones", zone);
+  for (auto& [name, zone] : settings_.zones) zone.name = name;
+}
+
+const Zone& Engine::zone_of(std::string_view tenant, std::string_view user) const {
+  const std::string* name = &settings_.default_zone;
+  if (const auto found = settings_.tenant_zones.find(std::string(tenant)); found != settings_.tenant_zones.end())
+    name = &found->second;
+  if (const auto found = settings_.user_zones.find(std::string(user)); found != settings_.user_zones.end())
+    name = &found->second;
+  const auto zone = settings_.zones.find(*name);
+  return zone == settings_.zones.end() ? utc_ : zone->second;
+}
+
+void Engine::resolve(Caller& caller) {
+  if (caller.principal && !caller.principal->evicted) return;
+  TenantState& tenant = model_.principals().tenant(caller.tenant);
+  bool fresh = false;
+  caller.principal = model_.principals().principal(tenant, caller.user, fresh);
+  if (fresh) caller.principal->zone = &zone_of(caller.tenant, caller.user);
+  caller.principal->group = caller.group;
+  caller.tenant_level = &tenant.peers;
+  caller.group_level = &model_.principals().group(tenant, caller.group);
+  caller.session_id = hasher_.text(caller.session);
+}
+
+const Tool& Engine::tool_named(std::string_view server, std::string_view name) {
+  const std::uint64_t id = hasher_.text(server, name);
+  if (const auto found = tools_.find(id); found != tools_.end()) return *found->second;
+  if (tools_.size() >= kMostTools && name != kMoreTools) {
+    ++counts_.tools_refused;
+    return tool_named("", kMoreTools);
+  }
+  auto tool = std::make_unique<Tool>(Tool{std::string(server), std::string(name), id});
+  tool_order_.push_back(tool.get());
+  return *tools_.emplace(id, std::move(tool)).first->second;
+}
+
+Mode Engine::mode_in_force(const InstancePolicy& policy, std::string_view tenant, std::string_view tool,
+                           std::string_view user, double now) const {
+  if (const ModeRecord* record = modes_.in_force(tenant, tool, user)) return record->mode;
+  const bool learned = settings_.learning_days > 0 && first_call_ > 0 &&
+                       now - first_call_ >= settings_.learning_days * kDay;
+  return policy.mode == Mode::kLearning && learned ? Mode::kWarn : policy.mode;
+}
+
+void Engine::decide(const InstancePolicy& policy, const Caller& caller, const Arguments& arguments, double now,
+                    Verdict& verdict) const {
+  verdict.mode = mode_in_force(policy, caller.tenant, verdict.tool->name, caller.user, now);
+  if (arguments.inspection != Inspection::kInspected && !policy.exempt_tools.contains(verdict.tool->name)) {
+    verdict.inspection = arguments.inspection;
+    verdict.decision = Decision::kDeny;
+  } else if (verdict.risk >= policy.threshold) {
+    verdict.decision = Decision::kDeny;
+  } else if (verdict.risk >= kNotable) {
+    verdict.decision = Decision::kAudit;
+  }
+  verdict.blocked = verdict.decision == Decision::kDeny && verdict.mode == Mode::kBlock;
+}
+
+Verdict Engine::check(const InstancePolicy& policy, const CallerPtr& caller, std::string_view server,
+                      std::string_view tool, const Arguments& arguments, double now, bool explain_all) {
+  expire(now);
+  resolve(*caller);
+  saw_call(now);
+  Verdict verdict;
+  verdict.tool = &tool_named(server, tool);
+  InFlight::Call call;
+  call.id = {settings_.worker, ++seq_, now};
+  verdict.incident = hasher_.pair(kIncidentKind, call.id.worker, call.id.seq);
+  Score score = model_.score(caller->principal, *caller->group_level, *caller->tenant_level, caller->session_id,
+                             *verdict.tool, now, explain_all, call.scored, [&](double risk) {
+                               verdict.risk = risk;
+                               decide(policy, *caller, arguments, now, verdict);
+                               return verdict.blocked;
+                             });
+  verdict.reasons = std::move(score.reasons);
+  verdict.previous = score.previous;
+
+  ++counts_.verdicts[index(verdict.decision)][index(verdict.mode)];
+  counts_.blocked += verdict.blocked ? 1 : 0;
+  counts_.uninspectable += verdict.inspection != Inspection::kInspected ? 1 : 0;
+  counts_.risk_sum += verdict.risk;
+  const auto bucket = std::lower_bound(kRiskBuckets.begin(), kRiskBuckets.end(), verdict.risk);
+  ++counts_.risk[static_cast<std::size_t>(bucket - kRiskBuckets.begin())];
+
+  const RecordId id = call.id;
+  if (!verdict.blocked) verdict.ticket = run(std::move(call), false);
+  if (settings_.journaling)
+    push(verdict.decision != Decision::kAllow, QueuedCall{id, verdict, arguments.digest, caller});
+  return verdict;
+}
+
+bool Engine::observe(std::uint64_t ticket, Outcome outcome, double now) {
+  expire(now);
+  const std::optional<InFlight::Call> call = in_flight_.take(ticket);
+  if (!call) {
+    ++counts_.unpaired;
+    return false;
+  }
+  ++counts_.outcomes[index(outcome)];
+  model_.learn(call->scored);
+  if (settings_.journaling) push(false, OutcomeRecord{{call->id.worker, call->id.seq, now}, outcome});
+  return true;
+}
+
+void Engine::expire(double now) {
+  while (const std::optional<InFlight::Call> call = in_flight_.take_done(now)) {
+    ++counts_.assumed_done;
+    model_.learn(call->scored);
+  }
+}
+
+void Engine::saw_call(double now) {
+  ++calls_;
+  if (first_call_ <= 0 || now < first_call_) first_call_ = now;
+  last_call_ = std::max(last_call_, now);
+}
+
+std::uint64_t Engine::run(InFlight::Call&& call, bool foreign) {
+  std::optional<InFlight::Call> overflow;
+  const std::uint64_t ticket = in_flight_.add(std::move(call), foreign, overflow);
+  if (overflow) {
+    ++counts_.crowded_out;
+    model_.learn(overflow->scored);
+  }
+  return ticket;
+}
+
+void Engine::push(bool finding, std::variant<QueuedCall, OutcomeRecord, std::string> what) {
+  Queue& queue = finding ? findings_ : ordinary_;
+  if (queue.size() >= kMostQueued) {
+    queue.pop_front();
+    ++(finding ? counts_.findings_lost : counts_.dropped);
+  }
+  queue.push_back({++order_, std::move(what)});
+}
+
+std::string Engine::encode_queued(const Queued& queued) {
+  if (const auto* bytes = std::get_if<std::string>(&queued.what)) return *bytes;
+  if (const auto* outcome = std::get_if<OutcomeRecord>(&queued.what)) return encode(*outcome);
+  const auto& call = std::get<QueuedCall>(queued.what);
+  const Verdict& verdict = call.verdict;
+  const Caller& caller = *call.caller;
+  return encode(CallRecord{.id = call.id,
+                           .blocked = verdict.blocked,
+                           .decision = verdict.decision,
+                           .mode = verdict.mode,
+                           .inspection = verdict.inspection,
+                           .risk = verdict.risk,
+                           .arguments = call.arguments,
+                           .incident = verdict.incident,
+                           .tenant = caller.tenant,
+                           .user = caller.user,
+                           .agent = caller.agent,
+                           .group = caller.group,
+                           .session = caller.session,
+                           .token = caller.token,
+                           .server = verdict.tool->server,
+                           .tool = verdict.tool->name,
+                           .previous = verdict.previous == nullptr ? "" : verdict.previous->name,
+                           .reasons = verdict.reasons});
+}
+
+std::vector<std::string> Engine::drain(std::size_t limit) {
+  std::vector<std::string> records;
+  while (records.size() < limit && queued() > 0) {
+    const bool from_findings =
+        !findings_.empty() && (ordinary_.empty() || findings_.front().order < ordinary_.front().order);
+    Queue& queue = from_findings ? findings_ : ordinary_;
+    records.push_back(encode_queued(queue.front()));
+    queue.pop_front();
+  }
+  return records;
+}
+
+void Engine::requeue(std::span<const std::string> records) {
+  // Order 0 sorts before everything queued since; these went through once and must not be dropped now.
+  for (auto record = records.rbegin(); record != records.rend(); ++record) findings_.push_front({0, *record});
+}
+
+bool Engine::apply(std::string_view bytes) {
+  try {
+    if (settings_.worker != 0 && worker_of(bytes) == settings_.worker) return false;
+    Record record = decode(bytes);
+    std::visit([this](auto& r) { apply_record(r); }, record);
+  } catch (const RecordError&) {
+    ++counts_.unreadable;
+    return false;
+  }
+  ++counts_.applied;
+  return true;
+}
+
+void Engine::apply_record(CallRecord& record) {
+  expire(record.id.ts);
+  auto caller = std::make_shared<Caller>();
+  caller->tenant = std::move(record.tenant);
+  caller->user = std::move(record.user);
+  caller->agent = std::move(record.agent);
+  caller->group = std::move(record.group);
+  caller->session = std::move(record.session);
+  caller->token = std::move(record.token);
+  const std::uint64_t key = hasher_.pair(kCallerKind, hasher_.text(caller->tenant, caller->user),
+                                         hasher_.text(caller->group, caller->session));
+  if (applied_callers_.size() >= kMostAppliedCallers) applied_callers_.clear();
+  caller = applied_callers_.try_emplace(key, std::move(caller)).first->second;
+  resolve(*caller);
+  saw_call(record.id.ts);
+  ++counts_.applied_verdicts[index(record.decision)][index(record.mode)];
+  InFlight::Call call;
+  call.id = record.id;
+  model_.score(caller->principal, *caller->group_level, *caller->tenant_level, caller->session_id,
+               tool_named(record.server, record.tool), record.id.ts, false, call.scored,
+               [&](double) { return record.blocked; });
+  if (!record.blocked) run(std::move(call), true);
+}
+
+void Engine::apply_record(OutcomeRecord& record) {
+  expire(record.id.ts);
+  if (const auto call = in_flight_.take(record.id.worker, record.id.seq)) model_.learn(call->scored);
+}
+
+void Engine::apply_record(ControlRecord& record) {
+  if (record.action != "mode") return;  // of a newer version: not ours to judge
+  Scope scope{std::move(record.tenant), std::move(record.tool), std::move(record.user)};
+  if (record.value.empty()) {
+    modes_.clear(scope);
+    return;
+  }
+  const std::optional<Mode> mode = mode_named(record.value);
+  if (!mode) throw RecordError("control record: unknown mode");
+  modes_.set({std::move(scope), *mode, record.id.ts, std::move(record.by), std::move(record.why)});
+}
+
+}  // namespace tool_firewall

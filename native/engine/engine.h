@@ -1,0 +1,156 @@
+// SPDX-License-Identifier: Apache-2.0
+// The engine: one call in, one verdict out. Start reading here.
+//
+//   check()    before the call: score it, decide, count what counts at once, queue a record
+//   observe()  after it: learn from it, queue a record
+//   apply()    the same for records of other processes and of earlier runs
+//
+// Knows no Python, no gateway, no storage and no clock: times are arguments (s since the epoch, UTC). Not thread-safe:
+// the caller keeps calls apart (the bindings hold the GIL). Throws std::invalid_argument while being built from wrong
+// settings; check() and observe() throw nothing but std::bad_alloc.
+#pragma once
+
+#include <array>
+#include <cstddef>
+#include <cstdint>
+#include <deque>
+#include <map>
+#include <memory>
+#include <span>
+#include <string>
+#include <string_view>
+#include <unordered_map>
+#include <variant>
+#include <vector>
+
+#include "behavior/model.h"
+#include "engine/call.h"
+#include "engine/in_flight.h"
+#include "engine/modes.h"
+#include "engine/verdict.h"
+#include "journal/record.h"
+#include "text/hash.h"
+
+namespace tool_firewall {
+
+struct EngineSettings {
+  ModelSettings model;
+  std::uint64_t worker = 0;   // marks this process's records
+  double learning_days = 0;   // learning mode turns into warn by itself after so long; 0: never
+  bool journaling = false;    // keep records for drain()
+  std::string default_zone = "UTC";
+  std::map<std::string, Zone> zones;                // by name; "UTC" need not be given
+  std::map<std::string, std::string> tenant_zones;  // tenant -> zone name
+  std::map<std::string, std::string> user_zones;    // user -> zone name
+};
+
+class Engine {
+ public:
+  static constexpr std::size_t kMostQueued = 1U << 17;  // records; beyond, the oldest ordinary ones are dropped
+  static constexpr std::size_t kMostTools = 1U << 16;
+  static constexpr std::array<double, 9> kRiskBuckets = {.05, .1, .2, 1. / 3, .5, .6, .667, .8, 1};
+
+  struct Counts {
+    std::array<std::array<std::uint64_t, 4>, 3> verdicts{};  // [decision][mode], of this process
+    std::array<std::array<std::uint64_t, 4>, 3> applied_verdicts{};  // of the records it applied
+    std::array<std::uint64_t, 4> outcomes{};
+    std::array<std::uint64_t, kRiskBuckets.size()> risk{};  // not cumulative
+    double risk_sum = 0;
+    std::uint64_t blocked = 0;
+    std::uint64_t uninspectable = 0;
+    std::uint64_t assumed_done = 0;  // no post hook within five minutes
+    std::uint64_t crowded_out = 0;   // counted as done early because too many calls were running
+    std::uint64_t unpaired = 0;      // post hooks without a call
+    std::uint64_t dropped = 0;       // ordinary records lost because the queue was full
+    std::uint64_t findings_lost = 0;  // and, when that was not enough, findings
+    std::uint64_t unreadable = 0;    // records apply() could not read
+    std::uint64_t applied = 0;
+    std::uint64_t tools_refused = 0;
+  };
+
+  // `secret`: the installation's key, at least 32 bytes.
+  Engine(const EngineSettings& settings, std::span<const unsigned char> secret);
+  Engine(const Engine&) = delete;
+  Engine& operator=(const Engine&) = delete;
+
+  // Completes a caller whose texts are set.
+  void resolve(Caller& caller);
+
+  // `explain_all`: reasons also for calls below kNotable.
+  Verdict check(const InstancePolicy& policy, const CallerPtr& caller, std::string_view server, std::string_view tool,
+                const Arguments& arguments, double now, bool explain_all = false);
+
+  // False when the ticket is unknown, which is counted.
+  bool observe(std::uint64_t ticket, Outcome outcome, double now);
+
+  // Ends calls that have been running for five minutes by `now`.
+  void expire(double now);
+
+  std::vector<std::string> drain(std::size_t limit);
+  void requeue(std::span<const std::string> records);  // back in front, in the order drained
+
+  // True when the record was applied; false for this worker's own and for unreadable ones (counted).
+  bool apply(std::string_view record);
+
+  Mode mode_in_force(const InstancePolicy& policy, std::string_view tenant, std::string_view tool,
+                     std::string_view user, double now) const;
+
+  const Modes& modes() const { return modes_; }
+  const Counts& counts() const { return counts_; }
+  Model& model() { return model_; }
+  const Model& model() const { return model_; }
+  const InFlight& in_flight() const { return in_flight_; }
+  const Hasher& hasher() const { return hasher_; }
+  std::size_t queued() const { return ordinary_.size() + findings_.size(); }
+  std::uint64_t calls() const { return calls_; }
+  double first_call() const { return first_call_; }
+  double last_call() const { return last_call_; }
+
+  // Every tool seen, in the order first seen.
+  const std::vector<const Tool*>& tools() const { return tool_order_; }
+
+ private:
+  struct QueuedCall {
+    RecordId id;
+    Verdict verdict;
+    std::uint64_t arguments;
+    std::shared_ptr<const Caller> caller;
+  };
+  struct Queued {
+    std::uint64_t order;
+    std::variant<QueuedCall, OutcomeRecord, std::string> what;  // a string: an encoded record that was put back
+  };
+  using Queue = std::deque<Queued>;
+
+  const Tool& tool_named(std::string_view server, std::string_view name);
+  const Zone& zone_of(std::string_view tenant, std::string_view user) const;
+  void decide(const InstancePolicy& policy, const Caller& caller, const Arguments& arguments, double now,
+              Verdict& verdict) const;
+  void saw_call(double now);
+  std::uint64_t run(InFlight::Call&& call, bool foreign);
+  void push(bool finding, std::variant<QueuedCall, OutcomeRecord, std::string> what);
+  static std::string encode_queued(const Queued& queued);
+  void apply_record(CallRecord& record);
+  void apply_record(OutcomeRecord& record);
+  void apply_record(ControlRecord& record);
+
+  EngineSettings settings_;
+  Hasher hasher_;
+  Model model_;
+  Modes modes_;
+  InFlight in_flight_;
+  Counts counts_;
+  Zone utc_;
+  std::unordered_map<std::uint64_t, std::unique_ptr<Tool>> tools_;
+  std::vector<const Tool*> tool_order_;
+  std::unordered_map<std::uint64_t, CallerPtr> applied_callers_;
+  Queue ordinary_;
+  Queue findings_;  // whatever must not be lost; drain() merges both by order
+  std::uint64_t order_ = 0;
+  std::uint64_t seq_ = 0;
+  std::uint64_t calls_ = 0;
+  double first_call_ = 0;
+  double last_call_ = 0;
+};
+
+}  // namespace tool_firewall

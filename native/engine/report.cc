@@ -1,0 +1,93 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "engine/report.h"
+
+#include <algorithm>
+
+namespace tool_firewall {
+namespace {
+
+constexpr std::size_t kHours = 24;
+
+std::string_view name_of(ItemKind kind) {
+  switch (kind) {
+    case ItemKind::kTool:
+      return "tool";
+    case ItemKind::kStep:
+      return "step";
+    case ItemKind::kSkip:
+      break;
+  }
+  return "skip";
+}
+
+std::string name_or_empty(const Tool* tool) { return tool == nullptr ? "" : tool->name; }
+
+std::vector<BaselineStep> steps_between(const Engine& engine, const Levels& levels,
+                                        const std::vector<const Tool*>& used, double weight) {
+  std::vector<const Tool*> origins = used;
+  origins.push_back(nullptr);
+  std::vector<BaselineStep> steps;
+  for (const Tool* from : origins) {
+    Session session;
+    session.previous = from;
+    for (const Tool* to : used) {
+      const ItemKey& key = Usage::keys(engine.hasher(), *to, session).step();
+      const Item item = read_item(key, levels);
+      if (item.known(Level::kUser))
+        steps.push_back({name_or_empty(from), to->name, item.level(Level::kUser).count / weight});
+    }
+  }
+  std::sort(steps.begin(), steps.end(), [](const auto& a, const auto& b) { return a.count > b.count; });
+  if (steps.size() > kMostSteps) steps.resize(kMostSteps);
+  return steps;
+}
+
+}  // namespace
+
+std::optional<Baseline> baseline_of(Engine& engine, std::string_view tenant, std::string_view user) {
+  const PrincipalPtr principal = engine.model().principals().find(tenant, user);
+  if (!principal) return std::nullopt;
+  Caller caller;
+  caller.tenant = tenant;
+  caller.user = user;
+  caller.group = principal->group;
+  engine.resolve(caller);
+  const Levels levels{principal.get(), caller.group_level, caller.tenant_level};
+  const double weight = engine.model().weight_for(*principal, engine.last_call());
+
+  Baseline out;
+  out.tenant = principal->tenant;
+  out.user = principal->user;
+  out.group = principal->group;
+  out.zone = principal->zone->name;
+  out.calls = principal->calls;
+  out.first = principal->first;
+  out.last = principal->last;
+
+  std::vector<const Tool*> used;
+  for (const Tool* tool : engine.tools()) {
+    const Item item = read_item(Usage::keys(engine.hasher(), *tool, Session{}).tool(), levels);
+    if (!item.known(Level::kUser)) continue;
+    const Tally& tally = item.level(Level::kUser);
+    out.tools.push_back({tool->server, tool->name, tally.count / weight, tally.count / tally.total});
+    used.push_back(tool);
+  }
+  std::sort(out.tools.begin(), out.tools.end(), [](const auto& a, const auto& b) { return a.count > b.count; });
+  out.steps = steps_between(engine, levels, used, weight);
+  for (std::size_t bin = 0; bin < Zone::kHourBins; ++bin) {
+    const std::uint64_t cell = engine.hasher().pair(static_cast<std::uint64_t>(KeyKind::kHour), bin);
+    (bin < kHours ? out.weekday : out.weekend)[bin % kHours] = principal->counts.get(cell) / weight;
+  }
+  for (const HeldItem& held : principal->held) {
+    const double until = held.since + engine.model().new_for();
+    if (until > engine.last_call())
+      out.held.push_back({std::string(name_of(held.kind)), name_or_empty(held.tool), name_or_empty(held.from), until});
+  }
+  for (const SignalPtr& signal : engine.model().signals()) {
+    std::vector<Fact> facts = signal->facts(levels, engine.last_call());
+    if (!facts.empty()) out.signals.push_back({std::string(signal->name()), std::move(facts)});
+  }
+  return out;
+}
+
+}  // namespace tool_firewall

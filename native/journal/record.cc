@@ -1,0 +1,183 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "journal/record.h"
+
+#include <algorithm>
+#include <bit>
+#include <cstring>
+#include <limits>
+#include <type_traits>
+#include <utility>
+
+namespace tool_firewall {
+namespace {
+
+static_assert(std::endian::native == std::endian::little, "records are written in host order");
+
+enum class Kind : std::uint8_t { kCall = 1, kOutcome, kControl };
+
+constexpr std::size_t kWorkerAt = 2;
+
+class Writer {
+ public:
+  explicit Writer(Kind kind, const RecordId& id) {
+    number(kRecordVersion);
+    number(kind);
+    number(id.worker);
+    number(id.seq);
+    number(id.ts);
+  }
+  template <class T>
+  void number(T value) {
+    static_assert(std::is_trivially_copyable_v<T>);
+    bytes_.append(reinterpret_cast<const char*>(&value), sizeof value);
+  }
+  void text(std::string_view value) {
+    const auto size = static_cast<std::uint16_t>(std::min<std::size_t>(value.size(), std::numeric_limits<std::uint16_t>::max()));
+    number(size);
+    bytes_.append(value.data(), size);
+  }
+  std::string take() { return std::move(bytes_); }
+
+ private:
+  std::string bytes_;
+};
+
+class Reader {
+ public:
+  explicit Reader(std::string_view bytes) : bytes_(bytes) {}
+  template <class T>
+  T number() {
+    static_assert(std::is_trivially_copyable_v<T>);
+    T value;
+    std::memcpy(&value, take(sizeof value).data(), sizeof value);
+    return value;
+  }
+  // An enum written as one byte; `last` is the largest value this version knows.
+  template <class T>
+  T choice(T last) {
+    const auto value = number<std::uint8_t>();
+    if (value > static_cast<std::uint8_t>(last)) throw RecordError("record: value out of range");
+    return static_cast<T>(value);
+  }
+  std::string text() { return std::string(take(number<std::uint16_t>())); }
+  void end() const {
+    if (at_ != bytes_.size()) throw RecordError("record: trailing bytes");
+  }
+
+ private:
+  std::string_view take(std::size_t size) {
+    if (bytes_.size() - at_ < size) throw RecordError("record: cut short");
+    at_ += size;
+    return bytes_.substr(at_ - size, size);
+  }
+  std::string_view bytes_;
+  std::size_t at_ = 0;
+};
+
+std::string write(const CallRecord& r) {
+  Writer out(Kind::kCall, r.id);
+  out.number(static_cast<std::uint8_t>(r.blocked));
+  out.number(r.decision);
+  out.number(r.mode);
+  out.number(r.inspection);
+  out.number(r.risk);
+  out.number(r.arguments);
+  out.number(r.incident);
+  for (const std::string* text :
+       {&r.tenant, &r.user, &r.agent, &r.group, &r.session, &r.token, &r.server, &r.tool, &r.previous})
+    out.text(*text);
+  out.number(static_cast<std::uint8_t>(r.reasons.size()));
+  for (const Reason& reason : r.reasons) {
+    out.number(reason.signal);
+    out.number(reason.p);
+    out.number(reason.numbers.value);
+    out.number(reason.numbers.baseline);
+    out.number(reason.numbers.detail);
+  }
+  return out.take();
+}
+
+std::string write(const OutcomeRecord& r) {
+  Writer out(Kind::kOutcome, r.id);
+  out.number(r.outcome);
+  return out.take();
+}
+
+std::string write(const ControlRecord& r) {
+  Writer out(Kind::kControl, r.id);
+  for (const std::string* text : {&r.action, &r.tenant, &r.tool, &r.user, &r.value, &r.by, &r.why}) out.text(*text);
+  return out.take();
+}
+
+CallRecord read_call(Reader& in, const RecordId& id) {
+  CallRecord r;
+  r.id = id;
+  r.blocked = in.number<std::uint8_t>() != 0;
+  r.decision = in.choice(Decision::kDeny);
+  r.mode = in.choice(Mode::kBlock);
+  r.inspection = in.choice(Inspection::kWrongType);
+  r.risk = in.number<double>();
+  r.arguments = in.number<std::uint64_t>();
+  r.incident = in.number<std::uint64_t>();
+  for (std::string* text :
+       {&r.tenant, &r.user, &r.agent, &r.group, &r.session, &r.token, &r.server, &r.tool, &r.previous})
+    *text = in.text();
+  r.reasons.resize(in.number<std::uint8_t>());
+  for (Reason& reason : r.reasons) {
+    reason.signal = in.number<std::uint8_t>();
+    reason.p = in.number<float>();
+    reason.numbers.value = in.number<double>();
+    reason.numbers.baseline = in.number<double>();
+    reason.numbers.detail = in.number<decltype(reason.numbers.detail)>();
+  }
+  return r;
+}
+
+ControlRecord read_control(Reader& in, const RecordId& id) {
+  ControlRecord r;
+  r.id = id;
+  for (std::string* text : {&r.action, &r.tenant, &r.tool, &r.user, &r.value, &r.by, &r.why}) *text = in.text();
+  return r;
+}
+
+}  // namespace
+
+std::string encode(const Record& record) {
+  return std::visit([](const auto& r) { return write(r); }, record);
+}
+
+Record decode(std::string_view bytes) {
+  Reader in(bytes);
+  if (in.number<std::uint8_t>() != kRecordVersion) throw RecordError("record: unknown version");
+  const auto kind = in.number<std::uint8_t>();
+  RecordId id;
+  id.worker = in.number<std::uint64_t>();
+  id.seq = in.number<std::uint64_t>();
+  id.ts = in.number<double>();
+  if (!(id.ts > -1e12 && id.ts < 1e12)) throw RecordError("record: impossible time");
+  Record record;
+  switch (static_cast<Kind>(kind)) {
+    case Kind::kCall:
+      record = read_call(in, id);
+      break;
+    case Kind::kOutcome:
+      record = OutcomeRecord{id, in.choice(Outcome::kUnreachable)};
+      break;
+    case Kind::kControl:
+      record = read_control(in, id);
+      break;
+    default:
+      throw RecordError("record: unknown kind");
+  }
+  in.end();
+  return record;
+}
+
+std::uint64_t worker_of(std::string_view bytes) {
+  if (bytes.size() < kWorkerAt + sizeof(std::uint64_t)) throw RecordError("record: cut short");
+  std::uint64_t worker = 0;
+  std::memcpy(&worker, bytes.data() + kWorkerAt, sizeof worker);
+  return worker;
+}
+
+}  // namespace tool_firewall

@@ -1,0 +1,72 @@
+// SPDX-License-Identifier: Apache-2.0
+// Journal records and their encoding.
+//
+// A record is what one process tells the others and its own next start: a call was checked, it came to an end, an
+// operator changed something. Feeding the records of a journal to a fresh engine in order gives the same state and
+// the same scores. Records hold names, numbers and keyed digests; never argument values, tokens or results.
+//
+// Encoding (version 1, little endian): u8 version, u8 kind, u64 worker, u64 seq, f64 ts, then the fields of the kind in
+// the order of the structs below; text is u16 length + bytes (UTF-8, lone surrogates kept), longer text is cut.
+// A reader refuses versions and kinds it does not know.
+#pragma once
+
+#include <cstdint>
+#include <stdexcept>
+#include <string>
+#include <string_view>
+#include <variant>
+#include <vector>
+
+#include "engine/verdict.h"
+
+namespace tool_firewall {
+
+inline constexpr std::uint8_t kRecordVersion = 1;
+
+struct RecordError : std::runtime_error {
+  using std::runtime_error::runtime_error;
+};
+
+// Which record this is: `worker` names a process by a random number, `seq` counts its records from 1.
+struct RecordId {
+  std::uint64_t worker = 0;
+  std::uint64_t seq = 0;
+  double ts = 0;  // s since the epoch, UTC
+};
+
+struct CallRecord {
+  RecordId id;
+  bool blocked = false;
+  Decision decision = Decision::kAllow;
+  Mode mode = Mode::kLearning;
+  Inspection inspection = Inspection::kInspected;
+  double risk = 0;
+  std::uint64_t arguments = 0;  // keyed digest
+  std::uint64_t incident = 0;   // named in texts and logs; 0 for imported history
+  std::string tenant, user, agent, group, session, token, server, tool, previous;
+  std::vector<Reason> reasons;
+};
+
+// What became of the call with the same worker and seq.
+struct OutcomeRecord {
+  RecordId id;
+  Outcome outcome = Outcome::kOk;
+};
+
+// A change by an operator. action "mode": value is the mode, "" to clear the scope.
+struct ControlRecord {
+  RecordId id;
+  std::string action, tenant, tool, user, value, by, why;
+};
+
+using Record = std::variant<CallRecord, OutcomeRecord, ControlRecord>;
+
+std::string encode(const Record& record);
+
+// Throws RecordError.
+Record decode(std::string_view bytes);
+
+// Worker and kind without decoding the rest; throws RecordError.
+std::uint64_t worker_of(std::string_view bytes);
+
+}  // namespace tool_firewall

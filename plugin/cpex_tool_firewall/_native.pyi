@@ -1,0 +1,148 @@
+"""The scoring engine (C++). Applications use the cpex_tool_firewall package; this module is its private core.
+
+Threads: every call keeps the GIL, so calls never run at the same time and need no lock.
+Time: all times are float seconds since the epoch (UTC) and always arguments; the engine has no clock.
+Errors: a wrong setting or value raises ValueError naming it. Scoring functions do not raise for any argument values.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Final, final
+
+__version__: Final[str]
+RECORD_VERSION: Final[int]
+
+@final
+class Caller:
+    """Who calls, resolved once and reused: get it from Engine.caller(), keep it in a cache."""
+
+    tenant: Final[str]
+    user: Final[str]
+    agent: Final[str]
+    group: Final[str]
+    session: Final[str]
+    token: Final[str]
+
+@final
+class Policy:
+    """What one plugin instance may set for itself: how it starts and when it acts. Get it from Engine.policy()."""
+
+    mode: Final[str]
+    threshold: Final[float]
+
+@final
+class Reason:
+    """One signal's share in a verdict."""
+
+    signal: Final[str]  # novelty | novel_path | off_hours | frequency | burst
+    p: Final[float]  # how rare such a value is for this peer group, 0..1
+    value: Final[float]
+    baseline: Final[float]
+    text: Final[str]  # one sentence with the numbers, for administrators only
+
+@final
+class Verdict:
+    """What the engine says about one call."""
+
+    ticket: Final[int]  # hand to Engine.observe(); 0 when nothing may follow (blocked)
+    risk: Final[float]  # 0..1: 1/3 = 1 in 100 calls, .5 = 1 in 1,000, .667 = 1 in 10,000
+    decision: Final[str]  # allow | audit (risk >= 1/3) | deny (risk >= threshold, or not inspectable)
+    blocked: Final[bool]  # decision is deny and the mode in force is block
+    mode: Final[str]  # the mode in force for this call
+    notable: Final[bool]  # decision is not allow: reasons and incident are worth reading
+    uninspectable: Final[str]  # "" or why the arguments could not be inspected: depth | size | type
+    incident: Final[str]  # "tf-<12 hex>", names this call in records and texts
+    session_context: Final[str]  # tool called before in this session, "" at its start
+    @property
+    def reasons(self) -> list[Reason]: ...  # strongest first; empty for an ordinary call
+
+@final
+class Engine:
+    """Everything learned in one process. One per process and state location."""
+
+    def __init__(
+        self,
+        key: bytes,  # at least 32 bytes; seeds the tables and the argument digests
+        *,
+        worker: int = 0,  # 1 .. 2**63-1, random per process start; marks this process's records
+        burst_threshold: int = 20,
+        burst_window: float = 60.0,
+        half_life_days: float = 14.0,
+        new_for_hours: float = 48.0,
+        session_idle: float = 1800.0,
+        learning_days: float = 0.0,
+        max_users_per_tenant: int = 100_000,
+        zones: Mapping[str, Sequence[tuple[float, int]]] = ...,  # zone name -> (from, UTC offset in seconds), ascending
+        default_zone: str = "UTC",
+        tenant_zones: Mapping[str, str] = ...,
+        user_zones: Mapping[str, str] = ...,
+        journaling: bool = False,  # True: keep records for drain()
+    ) -> None: ...
+    def caller(
+        self, tenant: str, user: str, *, agent: str = "", group: str = "", session: str = "", token: str = ""
+    ) -> Caller: ...  # group "" = the tenant itself is the peer group
+    def policy(self, *, mode: str = "learning", threshold: float = 0.5, exempt_tools: Sequence[str] = ...) -> Policy: ...
+    def check(self, policy: Policy, caller: Caller, server: str, tool: str, args: object, now: float) -> Verdict:
+        """Scores one call before it runs, counts it in the rates, and queues its record. args: dict or None."""
+    def observe(self, ticket: int, outcome: str, now: float) -> bool:
+        """Learns from a call that ran. outcome: ok | tool_error | timeout | unreachable. False: unknown ticket (counted)."""
+    def drain(self, limit: int) -> list[bytes]:
+        """Takes up to `limit` encoded records out of the queue, oldest first."""
+    def requeue(self, records: Sequence[bytes]) -> None:
+        """Puts drained records back in front (a failed append)."""
+    def apply(self, records: Sequence[bytes]) -> int:
+        """Feeds records of other processes or earlier runs; skips this worker's own. Unreadable ones are counted, not raised."""
+    def mode_in_force(self, policy: Policy, *, tenant: str = "", user: str = "", tool: str = "", now: float = 0.0) -> str: ...
+    def modes(self) -> list[dict[str, Any]]:
+        """Control records in force, most general first: {scope: {tenant, tool, user}, mode, since, by, why}."""
+    def summary(self) -> dict[str, Any]:
+        """{calls, users, tools, tenants, since, last, in_flight, decisions: {allow, audit, deny}}; since and last in s,
+        0 before the first call. Counts applied records too."""
+    def principals(self) -> list[dict[str, Any]]:
+        """{tenant, user, group, calls, first, last} of every learned principal."""
+    def baseline(self, tenant: str, user: str) -> dict[str, Any] | None:
+        """What was learned of one principal: {tenant, user, group, zone, calls, first, last,
+        tools: [{tool, server, count, share}], steps: [{from, to, count}] (from "": start of a session),
+        hours: {weekday: [24], weekend: [24]}, held: [{kind: tool | step | skip, tool, from, until}],
+        signals: {frequency: {usual_60s, high_60s, usual_600s, ...}, burst: {record_60s, days_over_limit, exempt},
+        novelty: {recent_calls, recent_new}}}. Counts are decayed. None for an unknown principal."""
+    def counters(self) -> dict[str, int]:
+        """Monotonic counts: verdicts by decision and mode, bounds reached, unpaired posts, records dropped or unreadable."""
+    def metrics(self) -> dict[str, Any]:
+        """{verdicts: {(decision, mode): n}, risk_buckets: [(le, cumulative n)], risk_sum: float}: for Prometheus."""
+
+def decode_record(record: bytes) -> dict[str, Any]:
+    """{kind: "call" | "outcome" | "control", ts, worker, seq, ...}; ValueError when it is not a record of a known version."""
+
+def encode_control(
+    *, ts: float, worker: int, seq: int, action: str, tenant: str, tool: str, user: str, value: str, by: str, why: str
+) -> bytes:
+    """A control record. action: "mode" (value: learning | warn | shadow | block | "" to clear)."""
+
+def encode_call(
+    *,
+    ts: float,
+    worker: int,
+    seq: int,
+    tenant: str,
+    user: str,
+    agent: str = "",
+    group: str = "",
+    session: str = "",
+    token: str = "",
+    server: str = "",
+    tool: str,
+    blocked: bool = False,
+) -> bytes:
+    """A call record for history that was not seen live (imports, tests)."""
+
+def encode_outcome(*, ts: float, worker: int, seq: int, outcome: str) -> bytes:
+    """What became of the call with the same worker and seq."""
+
+@final
+class Replay:
+    """Streams events from a JSON Lines file (plain or gzip) through a fresh engine, learning as it goes."""
+
+    def __init__(self, engine: Engine, policy: Policy, source: str, target: str, *, skip_bad: bool = False) -> None: ...
+    def run(self, progress: Callable[[int, int, int], None] | None = None) -> dict[str, Any]:
+        """progress(bytes read, bytes in all, events) about every 100 ms. Result: {events, skipped, seconds, verdicts: {..}}.
+        ValueError("line 17: ...") at a bad line unless skip_bad."""
