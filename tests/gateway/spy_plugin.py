@@ -71,3 +71,10 @@ class SpyPlugin(Plugin):
                 json.dumps({"what": what, "pid": os.getpid(), "instance": id(self), **fields}, default=str)
                 + "\n"
             )
+
+
+def read_notes(path: Path) -> list[dict[str, Any]]:
+    """What a spy wrote so far, oldest first."""
+    if not path.exists():
+        return []
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]

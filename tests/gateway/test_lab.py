@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """The lab itself, and what the plugin relies on in the gateway: who calls, which tool, pre to post."""
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -9,6 +8,7 @@ from typing import Any
 import pytest
 from gateway_lab import TRANSPORTS, GatewayOptions, Lab
 from gateway_lab.mcp_client import McpRefused
+from spy_plugin import read_notes
 
 HERE = Path(__file__).parent
 
@@ -23,9 +23,9 @@ class Spied:
 
     def notes(self) -> list[dict[str, Any]]:
         """What the spy saw since this was last asked."""
-        lines = self._notes.read_text(encoding="utf-8").splitlines() if self._notes.exists() else []
-        new, self._read = lines[self._read :], len(lines)
-        return [json.loads(line) for line in new]
+        every = read_notes(self._notes)
+        new, self._read = every[self._read :], len(every)
+        return new
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,72 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Starts that must not look healthy: wrong settings, no state folder, plugin failures ignored."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import Screened
+from gateway_lab import GatewayOptions, Lab
+from gateway_lab.firewall import Firewall, firewall_plugin
+
+WRONG: dict[str, tuple[dict[str, Any], tuple[str, ...]]] = {
+    "unknown key": ({"treshold": 0.5}, ("treshold", "threshold")),
+    "wrong type": ({"burst_threshold": "twenty"}, ("burst_threshold", "twenty")),
+    "unknown mode": ({"mode": "blok"}, ("mode", "learning", "warn", "shadow", "block")),
+}
+
+
+@pytest.mark.parametrize("case", WRONG)
+def test_a_wrong_setting_stops_the_gateway(tmp_path: Path, case: str) -> None:
+    settings, words = WRONG[case]
+    lab = Lab(tmp_path, GatewayOptions(plugins=[firewall_plugin(**settings)]))
+    try:
+        process = lab.launch_gateway()
+        assert process.wait_for_exit(60) != 0
+        log = process.log()
+        for word in words:
+            assert word in log, f"{word!r} is not in the log"
+    finally:
+        lab.stop()
+
+
+def test_block_mode_without_a_state_folder_stops_the_gateway(tmp_path: Path) -> None:
+    (tmp_path / "state").write_text("a file where the folder should be", encoding="utf-8")
+    lab = Lab(tmp_path, GatewayOptions(plugins=[firewall_plugin(mode="block")]))
+    try:
+        process = lab.launch_gateway()
+        assert process.wait_for_exit(60) != 0
+        assert str(tmp_path / "state") in process.log()
+    finally:
+        lab.stop()
+
+
+def test_learning_without_a_state_folder_runs_and_raises_the_alarm(tmp_path: Path) -> None:
+    (tmp_path / "state").write_text("a file where the folder should be", encoding="utf-8")
+    with Lab(tmp_path, GatewayOptions(plugins=[firewall_plugin(mode="learning")])) as lab:
+        assert lab.call("alice", "db_query", {"sql": "select 1"}).ok
+        errors = [
+            line for line in lab.gateway_log().splitlines() if "ERROR" in line and "firewall" in line.lower()
+        ]
+        assert any(str(tmp_path / "state") in line for line in errors), lab.gateway_log()[-3000:]
+        doctor = Firewall(lab).command("doctor")
+        assert doctor.returncode == 1, doctor.stdout
+        assert str(tmp_path / "state") in doctor.stdout + doctor.stderr
+
+
+def test_doctor_finds_a_healthy_gateway_healthy(shared: Screened) -> None:
+    assert shared.lab.call("alice", "db_query", {"sql": "select 1"}).ok
+    doctor = shared.firewall.command("doctor")
+    assert doctor.returncode == 0, doctor.stdout + doctor.stderr
+
+
+def test_doctor_sees_that_the_gateway_would_start_unscreened(start_lab: Callable[..., Screened]) -> None:
+    careless = start_lab(env={"PLUGINS_FAIL_ON_PLUGIN_ERROR": "false"})
+    try:
+        assert careless.lab.call("alice", "db_query", {"sql": "select 1"}).ok
+        doctor = careless.firewall.command("doctor")
+        assert doctor.returncode == 1, doctor.stdout
+        assert "PLUGINS_FAIL_ON_PLUGIN_ERROR" in doctor.stdout + doctor.stderr
+    finally:
+        careless.lab.stop()
