@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Settings into an engine: the one place that knows which setting is which engine argument, and in which unit."""
+"""Settings into an engine: the one place that knows which setting is which argument, in which unit."""
 
 from ._native import Engine
 from .config import Settings
@@ -9,8 +9,9 @@ _MINUTE_SECONDS = 60.0
 
 
 def build_engine(settings: Settings, key: bytes, *, worker: int = 0, journaling: bool = False) -> Engine:
-    """A fresh engine with these settings; see Engine for the arguments. A worker and a reader that build it from the
-    same settings and apply the same records hold the same state. Raises ZoneError for an unknown time zone.
+    """A fresh engine with these settings; see Engine for the arguments. Raises ZoneError for an unknown zone.
+
+    A worker and a reader that build it from the same settings and apply the same records hold the same state.
     """
     zones = {settings.time_zone, *settings.tenant_time_zones.values(), *settings.user_time_zones.values()}
     return Engine(

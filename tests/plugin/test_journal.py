@@ -102,12 +102,29 @@ def test_silence_starts_after_fifteen_seconds(journal: Journal, clock: Clock) ->
 
 
 def test_leaving_and_forgetting(journal: Journal, clock: Clock) -> None:
-    journal.beat("leaves", {})
+    journal.beat("leaves", {"settings": {}})
     journal.beat("dies", {})
     journal.leave("leaves")
     journal.leave("never seen")
-    assert [worker.name for worker in journal.workers()] == ["dies"]
+    clock.now += SILENT_SECONDS + 1
+    dies, leaves = journal.workers()
+    assert (dies.name, dies.left, dies.silent(clock.now), dies.alive(clock.now)) == (
+        "dies",
+        False,
+        True,
+        False,
+    )
+    assert (leaves.name, leaves.left, leaves.silent(clock.now), leaves.alive(clock.now)) == (
+        "leaves",
+        True,
+        False,
+        False,
+    )
+    assert leaves.body == {"settings": {}}
+    journal.beat("leaves", {})
+    assert journal.workers()[0].alive(clock.now)
     clock.now += FORGET_SECONDS + 1
+    assert len(journal.workers()) == 2  # the newest settings stay known, however long nobody beats
     journal.beat("new", {})
     assert [worker.name for worker in journal.workers()] == ["new"]
 

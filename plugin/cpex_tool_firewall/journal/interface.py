@@ -12,7 +12,9 @@ Heartbeats are liveness, not truth: only the newest one of each process is kept.
   waits for this to report that every live worker follows. A worker must therefore take `cursor` from what
   its engine has applied, not from what it has read.
 
-On an orderly end it calls leave(), so that a heartbeat that grew old means a worker that hangs or was killed.
+On an orderly end it calls leave(), so that a heartbeat that grew old means a worker that hangs or was
+killed. The heartbeat itself stays for a while: its `settings` are what the command line builds its engine
+with.
 """
 
 from collections.abc import Mapping, Sequence
@@ -26,7 +28,7 @@ SILENT_SECONDS = 15.0
 """A worker whose last heartbeat is older than this counts as silent."""
 
 FORGET_SECONDS = 86_400.0
-"""Heartbeats older than this are dropped."""
+"""Heartbeats older than this are dropped when a newer one is written."""
 
 
 class JournalError(Exception):
@@ -59,15 +61,20 @@ class Heartbeat(TypedDict, total=False):
 
 @dataclass(frozen=True, slots=True)
 class Worker:
-    """The last sign of life of one process."""
+    """The last sign of life of one process: alive, silent (hangs or was killed), or left."""
 
     name: str
     seen: float  # seconds since the epoch, by the clock of the worker's host
     body: dict[str, Any]  # a Heartbeat, as far as that version knew it
+    left: bool = False  # it said good-bye
 
     def silent(self, now: float) -> bool:
-        """True when the worker has not been heard of for longer than SILENT_SECONDS."""
-        return now - self.seen > SILENT_SECONDS
+        """True when a worker that did not leave has not been heard of for longer than SILENT_SECONDS."""
+        return not self.left and now - self.seen > SILENT_SECONDS
+
+    def alive(self, now: float) -> bool:
+        """True when the worker was heard of within SILENT_SECONDS and did not leave."""
+        return not self.left and not self.silent(now)
 
 
 class Journal(Protocol):
@@ -90,7 +97,7 @@ class Journal(Protocol):
         """Replaces the heartbeat of `worker`; body must be JSON (see Heartbeat). Raises JournalError."""
 
     def leave(self, worker: str) -> None:
-        """Forgets the heartbeat of a worker that ends as it should. Raises JournalError."""
+        """Notes that a worker ended as it should; unknown ones are ignored. Raises JournalError."""
 
     def workers(self) -> list[Worker]:
         """The last heartbeat of each process, newest first. Raises JournalError."""

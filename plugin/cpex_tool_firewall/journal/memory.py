@@ -17,7 +17,7 @@ class MemoryJournal:
         self._clock = clock
         self._lock = threading.Lock()
         self._records: list[bytes] = []  # the record with cursor n is at n - 1
-        self._workers: dict[str, tuple[float, str]] = {}
+        self._workers: dict[str, tuple[float, str, bool]] = {}  # seen, body, left
         self._closed = False
 
     def append(self, batch: Sequence[bytes], *, durable: bool = False) -> int:
@@ -50,19 +50,23 @@ class MemoryJournal:
             self._workers = {
                 name: old for name, old in self._workers.items() if now - old[0] <= FORGET_SECONDS
             }
-            self._workers[worker] = (now, text)
+            self._workers[worker] = (now, text, False)
 
     def leave(self, worker: str) -> None:
         """See Journal.leave."""
         with self._lock:
             self._check_open()
-            self._workers.pop(worker, None)
+            if worker in self._workers:
+                self._workers[worker] = (*self._workers[worker][:2], True)
 
     def workers(self) -> list[Worker]:
         """See Journal.workers."""
         with self._lock:
             self._check_open()
-            found = [Worker(name, seen, json.loads(body)) for name, (seen, body) in self._workers.items()]
+            found = [
+                Worker(name, seen, json.loads(body), left)
+                for name, (seen, body, left) in self._workers.items()
+            ]
         return sorted(found, key=lambda worker: (-worker.seen, worker.name))
 
     def close(self) -> None:

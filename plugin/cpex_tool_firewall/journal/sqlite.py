@@ -35,7 +35,9 @@ MINIMUM_SQLITE = (3, 51, 3)
 _APPLICATION_ID = 0x54464A31  # "TFJ1": tells our file from any other SQLite file
 _SCHEMA = """
 CREATE TABLE records (id INTEGER PRIMARY KEY AUTOINCREMENT, body BLOB NOT NULL);
-CREATE TABLE workers (name TEXT PRIMARY KEY, seen REAL NOT NULL, body TEXT NOT NULL) WITHOUT ROWID;
+CREATE TABLE workers (
+  name TEXT PRIMARY KEY, seen REAL NOT NULL, body TEXT NOT NULL, left INTEGER NOT NULL DEFAULT 0
+) WITHOUT ROWID;
 """
 _BUSY_SECONDS = 0.05
 _BUSY_NAP_SECONDS = 0.0005
@@ -143,7 +145,7 @@ class SqliteJournal:
             with _writing(connection):
                 connection.execute(
                     "INSERT INTO workers(name, seen, body) VALUES (?, ?, ?)"
-                    " ON CONFLICT(name) DO UPDATE SET seen = excluded.seen, body = excluded.body",
+                    " ON CONFLICT(name) DO UPDATE SET seen = excluded.seen, body = excluded.body, left = 0",
                     (worker, now, text),
                 )
                 connection.execute("DELETE FROM workers WHERE seen < ?", (now - FORGET_SECONDS,))
@@ -151,16 +153,16 @@ class SqliteJournal:
     def leave(self, worker: str) -> None:
         """See Journal.leave."""
         with self._working("heartbeat") as connection:
-            connection.execute("DELETE FROM workers WHERE name = ?", (worker,))
+            connection.execute("UPDATE workers SET left = 1 WHERE name = ?", (worker,))
 
     def workers(self) -> list[Worker]:
         """See Journal.workers."""
         with self._working("read") as connection:
             rows: list[Any] = connection.execute(
-                "SELECT name, seen, body FROM workers ORDER BY seen DESC, name"
+                "SELECT name, seen, body, left FROM workers ORDER BY seen DESC, name"
             ).fetchall()
         try:
-            return [Worker(name, seen, json.loads(body)) for name, seen, body in rows]
+            return [Worker(name, seen, json.loads(body), bool(left)) for name, seen, body, left in rows]
         except ValueError as error:
             raise JournalError(
                 f"{self.path}: a heartbeat is not JSON ({error}); the file is damaged"
