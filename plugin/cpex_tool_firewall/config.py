@@ -1,0 +1,306 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The settings of the plugin: names, types, limits, defaults and what each one means.
+
+This model is the only place where a setting is described. The table in the README is printed from it:
+``python -m cpex_tool_firewall.config`` shows it, ``python -m cpex_tool_firewall.config README.md`` puts it
+into a file between the two ``settings`` markers. A wrong setting is refused with its path and the accepted
+values.
+"""
+
+from __future__ import annotations
+
+import difflib
+import math
+import re
+import sys
+import types
+import typing
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Final, Literal
+from zoneinfo import ZoneInfo
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic.fields import FieldInfo
+
+TABLE_BEGIN: Final = "<!-- settings:begin -->"
+TABLE_END: Final = "<!-- settings:end -->"
+
+# What a binding for one tool may set for itself. Everything else describes the state that all tools of a
+# process share, so it comes from the first configuration the process loads.
+TOOL_OVERRIDES: Final = frozenset({"mode", "threshold", "uninspectable_exempt_tools"})
+
+_HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+\Z")
+_SHOWN_CHARACTERS = 80
+
+
+class ConfigError(ValueError):
+    """The configuration is wrong. `problems`: one line per wrong setting, ``path: what; accepted: ...``."""
+
+    def __init__(self, problems: list[str]) -> None:
+        self.problems = problems
+        super().__init__("wrong configuration of the tool firewall:\n  " + "\n  ".join(problems))
+
+
+def _zone(name: str) -> str:
+    try:
+        ZoneInfo(name)
+    except (ValueError, OSError, KeyError) as error:  # ZoneInfoNotFoundError is a KeyError
+        raise ValueError(f"{_shown(name)} is not a known time zone") from error
+    return name
+
+
+def _header(name: str) -> str:
+    if not _HEADER_NAME.match(name):
+        raise ValueError(f"{_shown(name)} is not a header name")
+    return name.lower()
+
+
+ZoneName = Annotated[str, AfterValidator(_zone)]
+HeaderName = Annotated[str, AfterValidator(_header)]
+Mode = Literal["learning", "warn", "shadow", "block"]
+
+
+class Settings(BaseModel):
+    """All settings, checked. Make one with :func:`load`; an instance never changes."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
+
+    mode: Mode = Field(
+        default="learning",
+        description="What happens to a call whose risk reaches the threshold. `learning`: it is recorded "
+        "and allowed, quietly. `warn`: allowed, with a warning in the log. `shadow`: as `warn`, and the "
+        "warning says that `block` would have stopped it. `block`: stopped. This is only how a new "
+        "installation starts: `tool-firewall mode` changes it for all workers at once and survives "
+        "restarts.",
+    )
+    threshold: float = Field(
+        default=0.5,
+        ge=0.34,
+        le=1.0,
+        description="The risk from which a call is warned about or blocked. 0.5 is about 1 in 1,000 "
+        "ordinary calls, 0.667 about 1 in 10,000.",
+    )
+    burst_threshold: int = Field(
+        default=20,
+        ge=2,
+        le=1000,
+        description="How many calls one user may make within the burst window. One more puts the risk at "
+        "0.5 or above, unless the user is known for it.",
+    )
+    burst_window_seconds: float = Field(
+        default=60, ge=1, le=3600, description="Length of the burst window, in seconds."
+    )
+    learning_days: float = Field(
+        default=0,
+        ge=0,
+        le=365,
+        description="After so many days `learning` becomes `warn` by itself. 0: only when switched.",
+    )
+    new_for_hours: float = Field(
+        default=48,
+        ge=0,
+        le=720,
+        description="How long something first seen at high risk stays new, in hours, so that a warned call "
+        "does not excuse the next one.",
+    )
+    half_life_days: float = Field(
+        default=14, ge=1, le=365, description="After so many days an observation counts half."
+    )
+    session_idle_minutes: float = Field(
+        default=30, ge=1, le=1440, description="A session ends after so many minutes without a call."
+    )
+    time_zone: ZoneName = Field(
+        default="UTC", description="Time zone of the hours a user works, for everybody not named below."
+    )
+    tenant_time_zones: dict[str, ZoneName] = Field(
+        default_factory=dict, description="Time zone per tenant (the gateway's team id)."
+    )
+    user_time_zones: dict[str, ZoneName] = Field(
+        default_factory=dict,
+        description="Time zone per user, written exactly as the gateway writes the user. Goes before the "
+        "tenant's.",
+    )
+    peer_groups: dict[str, list[str]] = Field(
+        default_factory=dict,
+        description="Users who are compared with each other: group name to list of users. A user may be in "
+        "one group only; whoever is in none is compared with the whole tenant.",
+    )
+    trusted_agent_header: HeaderName | None = Field(
+        default=None,
+        description="Request header that names the agent. Set it only when something in front of the gateway "
+        "overwrites this header: a client can write any header it likes.",
+    )
+    session_header: HeaderName | None = Field(
+        default="mcp-session-id",
+        description="Request header that tells the sessions of one user apart. It is only a hint: at most "
+        "16 values per user count, the rest share one session. null: no hint.",
+    )
+    uninspectable_exempt_tools: list[str] = Field(
+        default_factory=list,
+        description="Tools whose arguments may be too large, too deep or of an unknown type to inspect, "
+        "without being stopped in `block` mode for that.",
+    )
+    state: str | None = Field(
+        default=None,
+        min_length=1,
+        description="Folder of the journal and the key. null: `TOOL_FIREWALL_STATE`, else "
+        "`/var/lib/cpex-tool-firewall` for root and `$XDG_STATE_HOME/cpex-tool-firewall` for others.",
+    )
+    max_users_per_tenant: int = Field(
+        default=100_000,
+        ge=10,
+        le=10_000_000,
+        description="How many users of one tenant are kept in memory.",
+    )
+
+    @model_validator(mode="after")
+    def _one_group_per_user(self) -> Settings:
+        seen: dict[str, str] = {}
+        for group, users in self.peer_groups.items():
+            for user in users:
+                other = seen.setdefault(user, group)
+                if other != group:
+                    raise ValueError(
+                        f"peer_groups: {_shown(user)} is in {_shown(other)} and in {_shown(group)}; "
+                        "accepted: each user in one group"
+                    )
+        return self
+
+    def group_of(self) -> dict[str, str]:
+        """User to peer group, for looking up; users in no group are absent."""
+        return {user: group for group, users in self.peer_groups.items() for user in users}
+
+    def shared(self) -> dict[str, Any]:
+        """The settings that must be the same in every plugin instance of a process."""
+        return {name: getattr(self, name) for name in type(self).model_fields if name not in TOOL_OVERRIDES}
+
+
+def load(mapping: Mapping[str, Any] | None) -> Settings:
+    """Checks a plugin's ``config`` block. None is the empty block. Raises ConfigError naming every wrong
+    setting.
+    """
+    if mapping is None:
+        mapping = {}
+    if not isinstance(mapping, Mapping):
+        raise ConfigError([f"config: {_shown(mapping)} is not a block of settings; accepted: setting: value"])
+    problems = [_unknown(key) for key in mapping if key not in Settings.model_fields]
+    known = {key: value for key, value in mapping.items() if key in Settings.model_fields}
+    try:
+        settings = Settings.model_validate(known)
+    except ValidationError as error:
+        raise ConfigError(problems + [_problem(detail) for detail in error.errors()]) from None
+    if problems:
+        raise ConfigError(problems)
+    return settings
+
+
+def accepted(field: FieldInfo) -> str:
+    """What a setting takes, in words: ``learning | warn``, ``number, 0.34 to 1``, ``list of text``."""
+    low = high = None
+    for item in field.metadata:
+        low = getattr(item, "ge", low)
+        high = getattr(item, "le", high)
+    words = _type_words(field.annotation, field.metadata)
+    if low is not None and high is not None:
+        words += f", {low:g} to {high:g}" if high < 1_000_000 else f", {low} to {high}"
+    return words
+
+
+def settings_table() -> str:
+    """The settings as a Markdown table, without the markers around it."""
+    lines = ["| Setting | Takes | Default | Per tool | Meaning |", "|---|---|---|---|---|"]
+    for name, field in Settings.model_fields.items():
+        default = field.get_default(call_default_factory=True)
+        cells = [
+            f"`{name}`",
+            accepted(field).replace("|", "\\|"),
+            f"`{_default_words(default)}`",
+            "yes" if name in TOOL_OVERRIDES else "no",
+            (field.description or "").replace("|", "\\|"),
+        ]
+        lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def with_settings_table(text: str) -> str:
+    """`text` with the table between its markers made anew. Raises ValueError when a marker is missing."""
+    before, begin, rest = text.partition(TABLE_BEGIN)
+    _, end, after = rest.partition(TABLE_END)
+    if not begin or not end:
+        raise ValueError(f"no {TABLE_BEGIN} ... {TABLE_END} in the text")
+    return f"{before}{begin}\n{settings_table()}\n{end}{after}"
+
+
+def _shown(value: object) -> str:
+    """`value` for an error text: short, on one line, printable."""
+    text = (
+        ascii(value)
+        if isinstance(value, str | int | float | bool | type(None))
+        else f"a {type(value).__name__}"
+    )
+    return text if len(text) <= _SHOWN_CHARACTERS else text[: _SHOWN_CHARACTERS - 3] + "..."
+
+
+def _unknown(key: object) -> str:
+    names = list(Settings.model_fields)
+    near = difflib.get_close_matches(str(key), names, n=1)
+    hint = f" (did you mean {near[0]}?)" if near else ""
+    shown = key if isinstance(key, str) and key.isidentifier() else _shown(key)
+    return f"{shown}: unknown setting{hint}; accepted: {', '.join(names)}"
+
+
+def _problem(detail: Any) -> str:
+    """One line for one pydantic error."""
+    location = detail["loc"]
+    message = str(detail["msg"]).removeprefix("Value error, ")
+    if not location:  # a check across settings; its text is complete
+        return message
+    path = ".".join(part if str(part).isprintable() else _shown(part) for part in map(str, location))
+    field = Settings.model_fields[str(location[0])]
+    if detail["type"] != "value_error":
+        message = f"{_shown(detail['input'])} is not accepted ({message})"
+    return f"{path}: {message}; accepted: {accepted(field)}"
+
+
+def _type_words(annotation: Any, metadata: list[Any] | tuple[Any, ...] = ()) -> str:
+    if any(getattr(item, "func", None) is _zone for item in metadata):
+        return "IANA time zone, such as Europe/Berlin"
+    if any(getattr(item, "func", None) is _header for item in metadata):
+        return "header name"
+    origin, arguments = typing.get_origin(annotation), typing.get_args(annotation)
+    if origin is Annotated:
+        return _type_words(arguments[0], arguments[1:])
+    if origin is Literal:
+        return " | ".join(map(str, arguments))
+    if origin in (types.UnionType, typing.Union):
+        return " or ".join(_type_words(argument) for argument in arguments)
+    if origin is dict:
+        return f"block of {_type_words(arguments[0])}: {_type_words(arguments[1])}"
+    if origin is list:
+        return f"list of {_type_words(arguments[0])}"
+    return {str: "text", int: "whole number", float: "number", bool: "true | false", type(None): "null"}[
+        annotation
+    ]
+
+
+def _default_words(value: Any) -> str:
+    if value is None:
+        return "null"
+    if isinstance(value, float) and math.isfinite(value):
+        return f"{value:g}"
+    return str(value)
+
+
+def main(arguments: list[str]) -> int:
+    """Prints the settings table, or puts it into the file named by the argument. Returns the exit code."""
+    if not arguments:
+        print(settings_table())
+        return 0
+    target = Path(arguments[0])
+    target.write_text(with_settings_table(target.read_text(encoding="utf-8")), encoding="utf-8")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,306 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The two hooks: caller -> engine -> response. No scoring here.
+
+Before a tool runs, tool_pre_invoke asks the engine for a verdict; after it ran, tool_post_invoke tells the
+engine what became of the call. What joins the two is the verdict's ticket in
+``context.global_context.state``: it survives a rebuild of the instance in between, and unlike request_id no
+client can choose it.
+
+Who fails open and who fails closed:
+
+* A wrong first configuration, or a state that cannot be opened in block mode, raises: with
+PLUGINS_FAIL_ON_PLUGIN_ERROR=true the gateway then stops. In the other modes a state that cannot be opened
+makes this a pass-through with an alarm, in the log, the metrics and the metadata of every call; it heals by
+itself when the state can be opened again. * A wrong binding for one tool keeps the first configuration, with
+an alarm. * An error in a hook: without a verdict the call was not inspected, so it is stopped in block mode
+and let through in the others; with a verdict, the verdict holds. Either is counted, and logged by the type of
+the error alone, because its text may hold arguments.
+"""
+
+from __future__ import annotations
+
+import logging
+import secrets
+from collections.abc import Mapping
+from time import monotonic, time
+from typing import Any, Final
+
+from cpex.framework import (  # type: ignore[import-untyped]
+    Plugin,
+    PluginConfig,
+    PluginContext,
+    ToolPostInvokePayload,
+    ToolPostInvokeResult,
+    ToolPreInvokePayload,
+    ToolPreInvokeResult,
+)
+
+from . import metrics, response, runtime
+from ._native import Policy, Verdict
+from .config import ConfigError, Settings, load
+from .names import encodable, printable
+from .outcome import outcome_of
+from .runtime import Runtime
+from .state import StateError
+
+HANDOVER: Final = "tool_firewall"
+"""Key in global_context.state: the ticket of the call whose result is to come, 0 for none."""
+
+_BLOCK: Final = "block"
+_QUIET_SECONDS: Final = 60.0
+_SAID: Final = {
+    "warn": "unusual call",
+    "shadow": "unusual call, block mode would have stopped it",
+    _BLOCK: "stopped a call",
+}
+
+logger = logging.getLogger(__name__)
+
+_last_said: dict[tuple[str, str], float] = {}
+
+
+class ToolFirewallPlugin(Plugin):  # type: ignore[misc]
+    """A cheap handle on the process's runtime, with the overrides of one tool. The gateway makes and drops
+    many.
+    """
+
+    def __init__(self, config: PluginConfig) -> None:
+        """Raises ConfigError when the first configuration of the process is wrong, StateError when the state
+        cannot be opened in block mode.
+        """
+        super().__init__(config)
+        self._label = config.name
+        self._settings = _settings(config)
+        self._ordinary = {mode: response.ordinary_metadata(mode) for mode in response.MODES}
+        self._runtime: Runtime | None = None
+        self._policy: Policy | None = None
+        # The functions the hooks call, bound once: None while there is no runtime.
+        self._check: Any = None
+        self._observe: Any = None
+        self._resolve: Any = None
+        metrics.register(runtime.running, runtime.alarms, runtime.event_counts)
+        if not self._attach() and self._settings.mode == _BLOCK:
+            raise StateError(f"in block mode nothing runs unscreened: {self._trouble}")
+
+    async def tool_pre_invoke(
+        self, payload: ToolPreInvokePayload, context: PluginContext
+    ) -> ToolPreInvokeResult:
+        """Scores a call before it runs."""
+        verdict = None
+        now = time()
+        try:
+            if self._check is None and not self._attach():
+                return self._without_verdict(payload, context, now)
+            about = context.global_context
+            server, tool = "", payload.name
+            if about.metadata:
+                server, tool = _tool(about.metadata, tool)
+            verdict = self._check(self._policy, self._resolve(about), server, tool, payload.args, now)
+            if verdict.notable:
+                return await self._notable(verdict, tool, context)
+            # From here on it is an ordinary call, and every line counts.
+            about.state[HANDOVER] = verdict.ticket
+            metadata = self._ordinary[verdict.mode].copy()
+            metadata["risk_score"] = verdict.risk
+            return response.pre_result({self._label: metadata})
+        except Exception as error:  # noqa: BLE001  no error may reach the agent; the rules above decide
+            return await self._after_error(error, verdict, payload, context, now)
+
+    async def tool_post_invoke(
+        self, payload: ToolPostInvokePayload, context: PluginContext
+    ) -> ToolPostInvokeResult:
+        """Tells the engine what became of a call. Never changes or withholds a result."""
+        try:
+            ticket = context.global_context.state.get(HANDOVER)
+            if ticket:
+                if self._observe is not None:
+                    self._observe(ticket, outcome_of(payload.result), time())
+            elif ticket is None:
+                runtime.events["post_without_pre"] += 1  # a gRPC tool has no pre hook
+        except Exception as error:  # noqa: BLE001  the tool ran; its result is not withheld for our error
+            _report("post", error)
+        return response.post_result({})
+
+    async def initialize(self) -> None:
+        """Nothing to do: the runtime runs since the constructor."""
+
+    async def shutdown(self) -> None:
+        """Nothing to do: hooks of this instance may still run, and the runtime belongs to the process."""
+
+    def detach(self) -> None:
+        """Forgets the runtime, because the process was forked or is ending. The next call acquires one."""
+        self._runtime = self._policy = self._check = self._observe = self._resolve = None
+
+    def _attach(self) -> bool:
+        """Gets the process's runtime. False, with an alarm, when the state cannot be opened."""
+        try:
+            found = runtime.acquire(self._settings)
+        except StateError as error:
+            self._trouble = str(error)
+            runtime.alarms.report("state", f"{error}. Until then calls are not screened")
+            return False
+        runtime.alarms.clear("state")
+        found.callers.look_for_gateway()
+        found.instances.add(self)
+        self._runtime = found
+        self._policy = found.engine.policy(
+            mode=self._settings.mode,
+            threshold=self._settings.threshold,
+            exempt_tools=self._settings.uninspectable_exempt_tools,
+        )
+        self._resolve, self._observe = found.callers.resolve, found.engine.observe
+        self._check = found.engine.check  # last: it tells the hooks that all is there
+        return True
+
+    async def _notable(self, verdict: Verdict, tool: str, context: PluginContext) -> ToolPreInvokeResult:
+        """The answer to a call that is listed, warned about or stopped."""
+        about = context.global_context
+        about.state[HANDOVER] = verdict.ticket
+        names = response.signals(verdict)
+        metadata = response.notable_metadata(verdict, names)
+        if verdict.blocked and self._runtime is not None:
+            # The refusal stands either way; this says whether its record is safe, should the machine fail
+            # now.
+            metadata["recorded"] = await self._runtime.recorded()
+        if verdict.decision == "deny" and verdict.mode in _SAID:
+            logger.warning(
+                "tool firewall %s: %s by %s, signals %s, risk %.3f, incident %s. %s",
+                _SAID[verdict.mode],
+                printable(tool),
+                printable(self._user(context)),
+                ",".join(names),
+                verdict.risk,
+                verdict.incident,
+                printable(" ".join(reason.text for reason in verdict.reasons)),
+            )
+        if verdict.blocked:
+            refusal = response.violation(names, verdict.incident, self._settings.burst_window_seconds)
+            return response.stopped(self._label, metadata, refusal)
+        return response.pre_result({self._label: metadata})
+
+    async def _after_error(
+        self,
+        error: Exception,
+        verdict: Verdict | None,
+        payload: ToolPreInvokePayload,
+        context: PluginContext,
+        now: float,
+    ) -> ToolPreInvokeResult:
+        """Names that UTF-8 cannot hold get a second try in their escaped form; everything else gets the
+        rules.
+        """
+        if verdict is None:
+            try:
+                verdict = self._check_escaped(payload, context, now)
+                if verdict is not None:
+                    return await self._notable(verdict, encodable(payload.name), context)
+            except Exception as second:  # noqa: BLE001  as in the hook itself
+                error = second
+        _report("pre", error)
+        if verdict is None:
+            return self._without_verdict(payload, context, now)
+        if verdict.blocked:
+            return self._stop_internal(verdict.mode, verdict.incident)
+        metadata = response.ordinary_metadata(verdict.mode) | {"risk_score": verdict.risk, "degraded": True}
+        return ToolPreInvokeResult(metadata={self._label: metadata})
+
+    def _check_escaped(
+        self, payload: ToolPreInvokePayload, context: PluginContext, now: float
+    ) -> Verdict | None:
+        """A verdict under escaped names; None when the names were not the trouble."""
+        server, tool = _tool(context.global_context.metadata, payload.name)
+        if self._check is None or (encodable(server), encodable(tool)) == (server, tool):
+            return None
+        caller = self._resolve(context.global_context)
+        verdict: Verdict = self._check(
+            self._policy, caller, encodable(server), encodable(tool), payload.args, now
+        )
+        return verdict
+
+    def _without_verdict(
+        self, payload: ToolPreInvokePayload, context: PluginContext, now: float
+    ) -> ToolPreInvokeResult:
+        """The answer to a call that could not be inspected: closed in block mode, open in the others."""
+        context.global_context.state[HANDOVER] = 0
+        mode = self._mode_in_force(payload, context, now)
+        if mode == _BLOCK:
+            runtime.events["uninspected_stopped"] += 1
+            return self._stop_internal(mode, f"tf-{secrets.token_hex(6)}")
+        runtime.events["uninspected_allowed"] += 1
+        return ToolPreInvokeResult(metadata={self._label: response.unscreened_metadata(mode)})
+
+    def _stop_internal(self, mode: str, incident: str) -> ToolPreInvokeResult:
+        logger.error("tool firewall stopped a call it could not inspect, incident %s", incident)
+        metadata = response.unscreened_metadata(mode)
+        metadata |= {"allowed": 0, "total_blocked": 1, "blocked": True, "notable": True}
+        refusal = response.violation([response.INTERNAL], incident, 0)
+        return response.stopped(self._label, metadata, refusal)
+
+    def _mode_in_force(self, payload: ToolPreInvokePayload, context: PluginContext, now: float) -> str:
+        found = self._runtime
+        if found is None or self._policy is None:
+            return self._settings.mode
+        try:
+            caller = self._resolve(context.global_context)
+            tool = encodable(_tool(context.global_context.metadata, payload.name)[1])
+            return found.engine.mode_in_force(
+                self._policy, tenant=caller.tenant, user=caller.user, tool=tool, now=now
+            )
+        except Exception as error:  # noqa: BLE001  this runs because something is broken; it must still answer
+            _report("mode", error)
+            return self._settings.mode
+
+    def _user(self, context: PluginContext) -> str:
+        user: str = self._resolve(context.global_context).user
+        return user
+
+
+def _settings(config: PluginConfig) -> Settings:
+    """The settings of one instance: the first of the process as they are, later ones only with allowed
+    overrides.
+    """
+    base = runtime.base_settings()
+    try:
+        mine = load(config.config)
+    except ConfigError as error:
+        if base is None:
+            raise
+        runtime.alarms.report("binding", f"{error}\nThe plugin's own configuration is used instead")
+        return base
+    if base is None:
+        base = runtime.set_base_settings(mine)
+    shared = base.shared()
+    differing = [name for name, value in mine.shared().items() if value != shared[name]]
+    if differing:
+        runtime.alarms.report(
+            "binding",
+            f"{', '.join(differing)}: part of the plugin's own configuration, cannot be changed for one "
+            "tool; accepted: mode, threshold, uninspectable_exempt_tools. The plugin's own configuration "
+            "is used instead",
+        )
+        return base
+    return mine
+
+
+def _tool(metadata: Mapping[str, Any], name: str) -> tuple[str, str]:
+    """(server, tool): the gateway's own ids where it gives them, because `name` is made from names people can
+    change.
+    """
+    tool = metadata.get("tool")
+    server = getattr(tool, "gateway_id", None)
+    original = getattr(tool, "original_name", None)
+    return (server if isinstance(server, str) else ""), (
+        original if isinstance(original, str) else ""
+    ) or name
+
+
+def _report(where: str, error: Exception) -> None:
+    """Counts an error in a hook, and logs its type once a minute. Its text may hold arguments and goes
+    nowhere.
+    """
+    kind = type(error).__name__
+    runtime.events[f"error_{where}"] += 1
+    now = monotonic()
+    if now - _last_said.get((where, kind), -_QUIET_SECONDS) >= _QUIET_SECONDS:
+        _last_said[where, kind] = now
+        logger.error("tool firewall: unexpected %s in the %s hook", kind, where)

@@ -1,0 +1,360 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One engine, one journal and one journal thread for each process and state folder.
+
+The gateway builds one plugin instance per team and tool, rebuilds each every 30 s, and shuts old ones down
+while their hooks still run. So nothing that lasts belongs to an instance: instances get the process's Runtime
+from acquire() and give nothing back. It ends with the process.
+
+Nothing starts when this module is imported: a gateway that forks its workers imports it in the parent. After
+a fork the child leaves the parent's runtime alone, and the instances it inherited make a new one at their
+next call.
+
+The journal thread takes the engine's new records to the journal, and everybody's records from the journal to
+the engine: calls of other workers, and changes of mode. The call path waits for none of this, except that a
+refusal waits up to 50 ms for its own record (see Runtime.recorded).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import atexit
+import contextlib
+import ctypes
+import functools
+import importlib.metadata
+import logging
+import os
+import platform
+import secrets
+import socket
+import threading
+import time
+import weakref
+from collections import Counter, deque
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Final, Protocol
+
+from cpex.framework.settings import settings as cpex_settings  # type: ignore[import-untyped]
+
+from .alarms import Alarms
+from .caller import CallerResolver
+from .config import Settings
+from .engines import build_engine
+from .journal.interface import HEARTBEAT_SECONDS, Heartbeat, Journal, JournalError
+from .journal.sqlite import SqliteJournal
+from .state import State, StateError, digest, find_folder, open_state
+
+POLL_SECONDS: Final = 0.02
+RECORD_WAIT_SECONDS: Final = 0.05
+
+_BATCH: Final = (
+    512  # records per native call of the thread: the event loop waits for the GIL that long at most
+)
+_CATCH_UP_BATCH: Final = 4096
+_LONGEST_PAUSE_SECONDS: Final = 2.0  # between tries while the journal fails
+_CLOSE_SECONDS: Final = 5.0
+_RETRY_OPEN_SECONDS: Final = (
+    25.0  # a little less than the life of an instance, so that each new one tries once
+)
+
+logger = logging.getLogger(__name__)
+
+
+class Instance(Protocol):
+    """What a runtime knows of a plugin instance that uses it."""
+
+    def detach(self) -> None:
+        """Forget the runtime; the next call will acquire one. Called in a forked child."""
+
+
+class Runtime:
+    """The engine of a process, and its journal. Get one from acquire().
+
+    Its thread owns the journal. The engine is called from the event loops and from the thread; it keeps the
+    GIL, so the calls never overlap.
+    """
+
+    def __init__(self, settings: Settings, state: State, journal: Journal, alarms: Alarms) -> None:
+        self.settings = settings
+        self.folder: Path = state.folder
+        self.alarms = alarms
+        self.worker = secrets.randbelow(2**63 - 1) + 1
+        self.engine = build_engine(settings, state.key, worker=self.worker, journaling=True)
+        self.callers = CallerResolver(self.engine.caller, functools.partial(digest, state.key), settings)
+        self.started = time.time()
+        self.instances: weakref.WeakSet[Any] = weakref.WeakSet()
+        self._journal = journal
+        self._name = f"{socket.gethostname()}:{os.getpid()}:{self.worker:016x}"
+        self._cursor = 0
+        self._waiting: deque[tuple[asyncio.AbstractEventLoop, asyncio.Future[bool]]] = deque()
+        self._wake = threading.Event()
+        self._stopping = False
+        self._pause = POLL_SECONDS
+        self._next_beat = 0.0
+        self._modes: object = None
+        self._catch_up(_CATCH_UP_BATCH)
+        self._modes = self.engine.modes()
+        self._thread = threading.Thread(target=self._run, name="tool-firewall-journal", daemon=True)
+        self._thread.start()
+
+    async def recorded(self, timeout: float = RECORD_WAIT_SECONDS) -> bool:
+        """Waits until everything recorded so far is safe on disk. False when it is not within `timeout`
+        seconds.
+        """
+        loop = asyncio.get_running_loop()
+        done: asyncio.Future[bool] = loop.create_future()
+        self._waiting.append((loop, done))
+        self._wake.set()
+        try:
+            return await asyncio.wait_for(done, timeout)
+        except TimeoutError:
+            return False
+
+    def close(self) -> None:
+        """Stores what is left and ends the thread. Waits 5 s at most; a second call does nothing."""
+        self._stopping = True
+        self._wake.set()
+        self._thread.join(_CLOSE_SECONDS)
+        if self._thread.is_alive():
+            logger.error(
+                "tool firewall: the journal thread did not end within %g s; its last records may be missing",
+                _CLOSE_SECONDS,
+            )
+
+    def abandon(self) -> None:
+        """In a forked child: this is the parent's. Nothing of it may be used, closed or freed here."""
+        # SQLite must not even close a connection that it inherited, and the end of the interpreter would
+        # close it. One reference too many keeps all of this from ever being freed; freeing the engine would
+        # also copy its pages.
+        ctypes.pythonapi.Py_IncRef(ctypes.py_object(self))
+        for instance in list(self.instances):
+            instance.detach()
+
+    # --- the journal thread ---
+
+    def _run(self) -> None:
+        while not self._stopping:
+            self._wake.wait(self._pause)
+            self._wake.clear()
+            self._turn()
+        self._turn()
+        try:
+            self._journal.leave(self._name)
+        except JournalError as error:
+            logger.error("tool firewall: %s", error)
+        self._journal.close()
+
+    def _turn(self) -> None:
+        """One round of the thread. A step that fails is an alarm, does not keep back the others, and is tried
+        again.
+        """
+        done = [
+            self._try("journal-write", self._store),
+            self._try("journal-read", self._read),
+            self._try("journal-heartbeat", self._beat_when_due),
+        ]
+        if all(done):
+            self._pause = POLL_SECONDS
+        else:
+            self._pause = min(self._pause * 2, _LONGEST_PAUSE_SECONDS)
+
+    def _try(self, cause: str, step: Callable[[], None]) -> bool:
+        try:
+            step()
+        except JournalError as error:
+            self.alarms.report(
+                cause, f"{error}. Calls go on; their records wait in memory until it works again"
+            )
+            return False
+        except Exception as error:  # a dead thread would be worse than any error
+            self.alarms.report(cause, f"unexpected {type(error).__name__} in the journal thread")
+            logger.debug("tool firewall: %s", cause, exc_info=error)
+            return False
+        self.alarms.clear(cause)
+        return True
+
+    def _store(self) -> None:
+        """Takes the engine's new records to the journal, and answers those who wait for theirs."""
+        waiting = len(self._waiting)
+        stored = False
+        try:
+            while records := self.engine.drain(_BATCH):
+                try:
+                    self._journal.append(records, durable=waiting > 0)
+                except BaseException:
+                    self.engine.requeue(records)
+                    raise
+            stored = True
+        finally:
+            for _ in range(waiting):
+                _answer(*self._waiting.popleft(), recorded=stored)
+
+    def _read(self) -> None:
+        if self._catch_up(_BATCH) and (modes := self.engine.modes()) != self._modes:
+            self._modes = modes
+            self._next_beat = 0.0  # says at once that this worker follows
+
+    def _catch_up(self, batch: int) -> int:
+        """Feeds the engine everything in the journal after the cursor. Returns how many records were new to
+        it.
+        """
+        new = 0
+        while rows := self._journal.read_since(self._cursor, batch):
+            new += self.engine.apply([record for _, record in rows])
+            self._cursor = rows[-1][0]
+            if len(rows) < batch:
+                break
+        return new
+
+    def _beat_when_due(self) -> None:
+        if time.monotonic() < self._next_beat:
+            return
+        self._journal.beat(self._name, self.heartbeat())
+        self._next_beat = time.monotonic() + HEARTBEAT_SECONDS
+
+    def heartbeat(self) -> Heartbeat:
+        """What this process says about itself, for `doctor` and the console."""
+        now = time.time()
+        return Heartbeat(
+            pid=os.getpid(),
+            host=socket.gethostname(),
+            started=self.started,
+            last_seen=now,
+            version=_version("cpex-tool-firewall"),
+            gateway=_version("mcp-contextforge-gateway"),
+            cpex=_version("cpex"),
+            python=platform.python_version(),
+            fail_on_plugin_error=bool(cpex_settings.fail_on_plugin_error),
+            mode=self.engine.mode_in_force(self.engine.policy(mode=self.settings.mode), now=now),
+            settings=self.settings.model_dump(mode="json"),
+            cursor=self._cursor,
+            instances=len(self.instances),
+            counters=self.engine.counters() | event_counts(),
+            alarms=self.alarms.active(),
+        )
+
+
+def _answer(loop: asyncio.AbstractEventLoop, done: asyncio.Future[bool], *, recorded: bool) -> None:
+    def answer() -> None:
+        if not done.done():  # it may have stopped waiting
+            done.set_result(recorded)
+
+    with contextlib.suppress(RuntimeError):  # the loop was closed: nobody waits any more
+        loop.call_soon_threadsafe(answer)
+
+
+@functools.cache
+def _version(distribution: str) -> str:
+    try:
+        return importlib.metadata.version(distribution)
+    except importlib.metadata.PackageNotFoundError:
+        return ""
+
+
+class _Process:
+    """What this process has: base settings, runtimes by folder, and what went wrong when opening one."""
+
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+        self.base: Settings | None = None
+        self.runtimes: dict[Path, Runtime] = {}
+        self.failures: dict[Path, tuple[float, StateError]] = {}
+        self.hooked = False
+
+    def after_fork_in_child(self) -> None:
+        self.lock = threading.Lock()
+        alarms.renew_after_fork()
+        inherited = list(self.runtimes.values())
+        self.runtimes.clear()
+        for runtime in inherited:
+            runtime.abandon()
+
+
+alarms: Final = Alarms()
+"""The alarms of this process."""
+
+events: Final[Counter[str]] = Counter()
+"""What happened in the hooks of this process besides verdicts."""
+
+_process: Final = _Process()
+
+
+def base_settings() -> Settings | None:
+    """The first good configuration of this process, None before there was one."""
+    return _process.base
+
+
+def set_base_settings(settings: Settings) -> Settings:
+    """Makes `settings` the base of this process unless there is one; returns the base."""
+    with _process.lock:
+        if _process.base is None:
+            _process.base = settings
+        return _process.base
+
+
+def acquire(settings: Settings) -> Runtime:
+    """The runtime of this process for the state folder in `settings`; starts it when it is the first.
+
+    Starting reads the whole journal. Raises StateError when the folder, the key or the journal cannot be
+    used; that is remembered for 25 s, so that many instances do not all wait for the same broken disk.
+    """
+    folder = find_folder(settings.state)
+    with _process.lock:
+        runtime = _process.runtimes.get(folder)
+        if runtime is None:
+            failed = _process.failures.get(folder)
+            if failed is not None and time.monotonic() - failed[0] < _RETRY_OPEN_SECONDS:
+                raise failed[1]
+            try:
+                runtime = _start(settings)
+            except StateError as error:
+                _process.failures[folder] = (time.monotonic(), error)
+                raise
+            _process.failures.pop(folder, None)
+            _process.runtimes[folder] = runtime
+        return runtime
+
+
+def running() -> list[Runtime]:
+    """The runtimes of this process."""
+    with _process.lock:
+        return list(_process.runtimes.values())
+
+
+def event_counts() -> dict[str, int]:
+    """A copy of `events`."""
+    return dict(events)
+
+
+def shut_down() -> None:
+    """Closes all runtimes of this process and forgets its base settings. At the end of the process, and in
+    tests.
+    """
+    with _process.lock:
+        runtimes = list(_process.runtimes.values())
+        _process.runtimes.clear()
+        _process.failures.clear()
+        _process.base = None
+    for runtime in runtimes:
+        for instance in list(runtime.instances):
+            instance.detach()
+        runtime.close()
+
+
+def _start(settings: Settings) -> Runtime:
+    state = open_state(settings.state)
+    try:
+        journal = SqliteJournal(state.folder)
+    except JournalError as error:
+        raise StateError(str(error)) from error
+    try:
+        runtime = Runtime(settings, state, journal, alarms)
+    except JournalError as error:
+        journal.close()
+        raise StateError(str(error)) from error
+    if not _process.hooked:
+        _process.hooked = True
+        os.register_at_fork(after_in_child=_process.after_fork_in_child)
+        atexit.register(shut_down)
+    return runtime
