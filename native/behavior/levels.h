@@ -19,6 +19,7 @@
 
 namespace tool_firewall {
 
+inline constexpr std::size_t kMostSignals = 32;
 inline constexpr std::size_t kMostChannels = 16;
 inline constexpr std::size_t kEarlierTools = 6;
 inline constexpr std::size_t kSessionsPerUser = 64;

@@ -35,12 +35,15 @@ std::size_t count_channels(const std::vector<SignalPtr>& signals) {
   std::size_t count = 0;
   for (const SignalPtr& signal : signals) count += signal->channels().size();
   if (count > kMostChannels) throw std::logic_error("signals.def: more channels than kMostChannels");
+  if (signals.size() > kMostSignals) throw std::logic_error("signals.def: more signals than kMostSignals");
   return count;
 }
 
-std::vector<SignalPtr> signals_with(SignalSettings settings, const Hasher& hasher) {
-  settings.hasher = &hasher;
-  return make_signals(settings);
+std::vector<SignalPtr> signals_with(const ModelSettings& settings, const Hasher& hasher) {
+  SignalSettings own = settings.signals;
+  own.hasher = &hasher;
+  own.new_for = settings.new_for;
+  return make_signals(own);
 }
 
 Principals::Sizes sizes_of(const std::vector<SignalPtr>& signals) {
@@ -54,7 +57,7 @@ Model::Model(const ModelSettings& settings, const Hasher& hasher)
     : settings_(settings),
       hasher_(hasher),
       decay_(settings.half_life),
-      signals_(signals_with(settings.signals, hasher)),
+      signals_(signals_with(settings, hasher)),
       principals_(sizes_of(signals_), settings.users_per_tenant) {
   for (std::size_t i = 0; i < signals_.size(); ++i)
     for (const Channel& channel : signals_[i]->channels()) channels_.push_back({&channel, i});
@@ -98,12 +101,12 @@ void Model::begin(const PrincipalPtr& user, Peers& group, Peers& tenant, std::ui
   sight_.usage.read(sight_.levels);
 }
 
-Score Model::measure(bool explain_all) {
+Score Model::measure() {
   double sum = 0;
   double strongest = 0;
   double floor = 0;
   std::size_t channel = 0;
-  std::array<double, 32> said{};  // by signal: what it adds, for the order of the reasons
+  std::array<double, kMostSignals> said{};  // by signal: what it adds, for the order of the reasons
   for (std::size_t i = 0; i < signals_.size(); ++i) {
     const std::span<const Channel> own = signals_[i]->channels();
     signals_[i]->measure(sight_, {raw_.data() + channel, own.size()});
@@ -127,26 +130,30 @@ Score Model::measure(bool explain_all) {
   Score score;
   score.risk = std::max(risk_of(std::max(sum, strongest)), floor);
   score.previous = session_->previous;
-  if (score.risk < kNotable && !explain_all) return score;
 
   channel = 0;
-  std::vector<std::pair<double, Reason>> ranked;
+  std::array<std::pair<double, std::uint8_t>, kMostSignals> ranked;
+  std::array<double, kMostSignals> rarest{};
+  std::size_t count = 0;
   for (std::size_t i = 0; i < signals_.size(); ++i) {
-    const std::size_t count = signals_[i]->channels().size();
-    double rarest = 0;
-    for (std::size_t k = 0; k < count; ++k, ++channel) rarest = std::max(rarest, rarity_[channel].group);
-    const double insists = signals_[i]->floor();
+    for (std::size_t k = signals_[i]->channels().size(); k > 0; --k, ++channel)
+      rarest[i] = std::max(rarest[i], rarity_[channel].group);
     // A floor is a risk; on the scale of the bands (risk = -log10(p) / 6) it has a rarity too.
-    rarest = std::max(rarest, insists * 6 * std::log(10.));
+    const double insists = signals_[i]->floor();
+    rarest[i] = std::max(rarest[i], insists * 6 * std::log(10.));
     // What tipped a notable call is listed in full; an ordinary call lists only what is rare by itself.
     if (said[i] <= 0 && insists <= 0) continue;
-    if (score.risk < kNotable && rarest < kWorthListing) continue;
-    ranked.emplace_back(std::max(said[i], insists > 0 ? rarest * 2 : 0),
-                        Reason{static_cast<std::uint8_t>(i), static_cast<float>(std::exp(-rarest)),
-                               signals_[i]->numbers(sight_)});
+    if (score.risk < kNotable && rarest[i] < kWorthListing) continue;
+    ranked[count++] = {std::max(said[i], insists > 0 ? rarest[i] * 2 : 0), static_cast<std::uint8_t>(i)};
   }
-  std::stable_sort(ranked.begin(), ranked.end(), [](const auto& a, const auto& b) { return a.first > b.first; });
-  for (auto& [weight, reason] : ranked) score.reasons.push_back(reason);
+  if (count == 0) return score;
+  std::sort(ranked.begin(), ranked.begin() + count,
+            [](const auto& a, const auto& b) { return a.first != b.first ? a.first > b.first : a.second < b.second; });
+  score.reasons.reserve(count);
+  for (std::size_t i = 0; i < count; ++i) {
+    const std::uint8_t signal = ranked[i].second;
+    score.reasons.push_back({signal, static_cast<float>(std::exp(-rarest[signal])), signals_[signal]->numbers(sight_)});
+  }
   return score;
 }
 

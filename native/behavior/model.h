@@ -33,7 +33,7 @@ struct Reason {
 
 struct Score {
   double risk = 0;                   // 0..1
-  std::vector<Reason> reasons;       // strongest first; only signals that said something
+  std::vector<Reason> reasons;       // strongest first: what tipped a notable call, what is rare in another
   const Tool* previous = nullptr;    // tool before this one in the session
 };
 
@@ -61,12 +61,11 @@ class Model {
 
   // Scores one call and counts what counts at once: rates, bursts, calibrators. `decide(risk)` is asked once whether
   // the call is blocked; what was blocked did not happen and moves no session. Fills `scored` when not blocked.
-  // Reasons are filled in from kNotable on, or always with `explain_all`.
   template <class Decide>
   Score score(const PrincipalPtr& user, Peers& group, Peers& tenant, std::uint64_t session, const Tool& tool,
-              double now, bool explain_all, Scored& scored, const Decide& decide) {
+              double now, Scored& scored, const Decide& decide) {
     begin(user, group, tenant, session, tool, now);
-    Score score = measure(explain_all);
+    Score score = measure();
     finish(user, score.risk, decide(score.risk), scored);
     return score;
   }
@@ -95,7 +94,7 @@ class Model {
 
   void begin(const PrincipalPtr& user, Peers& group, Peers& tenant, std::uint64_t session, const Tool& tool,
              double now);
-  Score measure(bool explain_all);
+  Score measure();
   void finish(const PrincipalPtr& user, double risk, bool blocked, Scored& scored);
   Session& session_of(Principal& user, std::uint64_t id, double now);
   template <class Table>

@@ -81,6 +81,7 @@ struct SignalSettings {
   const Hasher* hasher = nullptr;  // for keys in the count tables; must outlive make_signals() only
   double burst_window = 60;  // s
   std::uint32_t burst_threshold = 20;
+  double new_for = 0;  // s, see HeldItem
 };
 
 // Not thread-safe: one engine calls one signal from one thread at a time, and measure(), floor(), numbers() and

@@ -88,7 +88,7 @@ void Engine::decide(const InstancePolicy& policy, const Caller& caller, const Ar
 }
 
 Verdict Engine::check(const InstancePolicy& policy, const CallerPtr& caller, std::string_view server,
-                      std::string_view tool, const Arguments& arguments, double now, bool explain_all) {
+                      std::string_view tool, const Arguments& arguments, double now) {
   expire(now);
   resolve(*caller);
   saw_call(now);
@@ -98,7 +98,7 @@ Verdict Engine::check(const InstancePolicy& policy, const CallerPtr& caller, std
   call.id = {settings_.worker, ++seq_, now};
   verdict.incident = hasher_.pair(kIncidentKind, call.id.worker, call.id.seq);
   Score score = model_.score(caller->principal, *caller->group_level, *caller->tenant_level, caller->session_id,
-                             *verdict.tool, now, explain_all, call.scored, [&](double risk) {
+                             *verdict.tool, now, call.scored, [&](double risk) {
                                verdict.risk = risk;
                                decide(policy, *caller, arguments, now, verdict);
                                return verdict.blocked;
@@ -240,7 +240,7 @@ void Engine::apply_record(CallRecord& record) {
   InFlight::Call call;
   call.id = record.id;
   model_.score(caller->principal, *caller->group_level, *caller->tenant_level, caller->session_id,
-               tool_named(record.server, record.tool), record.id.ts, false, call.scored,
+               tool_named(record.server, record.tool), record.id.ts, call.scored,
                [&](double) { return record.blocked; });
   if (!record.blocked) run(std::move(call), true);
 }

@@ -76,9 +76,8 @@ class Engine {
   // Completes a caller whose texts are set.
   void resolve(Caller& caller);
 
-  // `explain_all`: reasons also for calls below kNotable.
   Verdict check(const InstancePolicy& policy, const CallerPtr& caller, std::string_view server, std::string_view tool,
-                const Arguments& arguments, double now, bool explain_all = false);
+                const Arguments& arguments, double now);
 
   // False when the ticket is unknown, which is counted.
   bool observe(std::uint64_t ticket, Outcome outcome, double now);

@@ -399,7 +399,7 @@ ReplayResult replay(Engine& engine, const InstancePolicy& policy, const ReplayJo
       continue;
     }
     const Verdict verdict =
-        engine.check(policy, callers.of(*event), "", event->tool, event->arguments, event->ts, true);
+        engine.check(policy, callers.of(*event), "", event->tool, event->arguments, event->ts);
     if (verdict.ticket != 0) engine.observe(verdict.ticket, event->ok ? Outcome::kOk : Outcome::kToolError, event->ts);
     ++result.events;
     ++result.verdicts[static_cast<std::size_t>(verdict.decision)];

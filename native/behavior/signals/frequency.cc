@@ -15,7 +15,7 @@ constexpr std::array<double, 3> kWindows = {60, 600, 3600};  // s, time constant
 constexpr double kMemory = 400;                              // calls after which mean and variance forget
 constexpr double kShrink = 15;                               // calls
 constexpr double kFirstVariance = .25;
-constexpr double kLeastVariance = 1e-3;
+constexpr double kNoise = .25;
 constexpr double kClip = 3;  // standard deviations one call may teach
 
 // Exponentially weighted mean and variance, exact for the first kMemory values.
@@ -48,7 +48,7 @@ Expected shrunk(const Moments& user, const Moments& group) {
   const double prior = group.n > 5 ? std::max(group.variance, kFirstVariance * .1) : kFirstVariance;
   const double off = user.mean - mean;
   const double variance = (user.n * (user.variance + off * off) + kShrink * prior) / (user.n + kShrink);
-  return {mean, std::sqrt(std::max(variance, kLeastVariance))};
+  return {mean, std::sqrt(std::max(variance, kNoise * std::exp(-mean)))};
 }
 
 constexpr Channel kChannels[] = {

@@ -5,10 +5,14 @@
 //   new to the user:    -ln (w_u + 4 r_g + 1) / (n_u + 5)   n_u calls, w_u of them new; r_g the peer group's rate
 //   ... and the group:  -ln r2                              of what is new to its user, the share new to the group
 //   ... and the tenant: -ln r3                              of what is new to the group, the share new to the tenant
+//
+// A tool or step first seen at high risk insists on that risk until it is accepted or its time is up (HeldItem):
+// otherwise the calibrators, which learn from every call, would make the second one look ordinary.
 #include <algorithm>
 #include <array>
 #include <cmath>
 
+#include "behavior/fusion.h"
 #include "behavior/signal.h"
 #include "text/phrase.h"
 
@@ -19,6 +23,8 @@ constexpr double kUserWindow = 60;    // calls after which old ones fade
 constexpr double kGroupWindow = 400;  // calls
 constexpr double kNewWindow = 200;    // new items
 constexpr double kEnough = 5;         // calls of a user before it teaches the group
+
+constexpr float kStillNew = 4;        // in Numbers::detail[1]
 
 enum Kind : std::uint8_t { kStep, kSkip, kKinds };
 
@@ -62,6 +68,8 @@ constexpr Channel kChannels[] = {
 
 class Novelty final : public Signal {
  public:
+  explicit Novelty(double new_for) : new_for_(new_for) {}
+
   std::string_view name() const override { return "novelty"; }
   std::span<const Channel> channels() const override { return kChannels; }
   StateSize state() const override { return {sizeof(UserRates), sizeof(GroupRates)}; }
@@ -70,14 +78,18 @@ class Novelty final : public Signal {
     double skips = 0;
     for (const Item& skip : sight.usage.skips()) skips = std::max(skips, surprise(sight, skip, kSkip));
     raw[0] = score_ = surprise(sight, sight.usage.step(), kStep) + skips;
+    held_ = is_held(sight, sight.usage.tool()) || is_held(sight, sight.usage.step());
   }
+
+  double floor() const override { return held_ ? kHighRisk : 0; }
 
   Numbers numbers(const Sight& sight) const override {
     const auto& user = of<UserRates>(*sight.levels.user).of[kStep];
     const Item& tool = sight.usage.tool();
     const Item& subject = tool.known(Level::kUser) ? sight.usage.step() : tool;
-    const float reach = subject.known(Level::kUser)    ? 0.0F
-                        : subject.known(Level::kGroup) ? 1.0F
+    const float reach = held_                           ? kStillNew
+                        : subject.known(Level::kUser)   ? 0.0F
+                        : subject.known(Level::kGroup)  ? 1.0F
                         : subject.known(Level::kTenant) ? 2.0F
                                                         : 3.0F;
     return {score_, user.calls > 0 ? user.fresh / user.calls : 0,
@@ -104,7 +116,8 @@ class Novelty final : public Signal {
                      static_cast<int>(names.previous.size()), names.previous.data());
     const std::string what =
         new_tool ? phrase("the tool %.*s", static_cast<int>(names.tool.size()), names.tool.data()) : step;
-    const char* reach = n.detail[1] >= 3   ? "new to this user, the peer group and the tenant"
+    const char* reach = n.detail[1] >= kStillNew ? "still new: first seen in a call of high risk and not accepted yet"
+                        : n.detail[1] >= 3 ? "new to this user, the peer group and the tenant"
                         : n.detail[1] >= 2 ? "new to this user and the peer group"
                         : n.detail[1] >= 1 ? "new to this user"
                                            : "known, but not together with the earlier tools of this session";
@@ -140,11 +153,21 @@ class Novelty final : public Signal {
     if (news.group) group.new_to_tenant.learn(news.tenant, 1, 2, kNewWindow);
   }
 
+  bool is_held(const Sight& sight, const Item& item) const {
+    if (item.known(Level::kUser)) return false;
+    const auto& held = sight.levels.user->held;
+    return std::any_of(held.begin(), held.end(), [&](const HeldItem& one) {
+      return one.cell == item.cell && sight.now - one.since < new_for_;
+    });
+  }
+
+  double new_for_;
   double score_ = 0;
+  bool held_ = false;
 };
 
 }  // namespace
 
-SignalPtr make_novelty(const SignalSettings&) { return std::make_unique<Novelty>(); }
+SignalPtr make_novelty(const SignalSettings& settings) { return std::make_unique<Novelty>(settings.new_for); }
 
 }  // namespace tool_firewall
