@@ -27,7 +27,6 @@ from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
 import jwt
 
 from .config import Settings
-from .names import encodable
 
 if TYPE_CHECKING:
     from ._native import Caller
@@ -195,10 +194,10 @@ class CallerResolver:
         if caller is None:
             jti = self._jti(authorization) if authorization else ""
             caller = self._make(
-                encodable(tenant),
-                encodable(user),
-                agent=encodable(agent),
-                group=encodable(self._group_of.get(user, "")),
+                tenant,
+                user,
+                agent=agent,
+                group=self._group_of.get(user, ""),
                 session=self._digest(repr(("session", tenant, user, jti, hint))),
                 token=self._digest(repr(("token", jti))) if jti else "",
             )

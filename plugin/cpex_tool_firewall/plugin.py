@@ -38,7 +38,7 @@ from cpex.framework import (  # type: ignore[import-untyped]
 from . import metrics, response, runtime
 from ._native import Policy, Verdict
 from .config import ConfigError, Settings, load
-from .names import encodable, printable
+from .names import printable
 from .outcome import outcome_of
 from .runtime import Runtime
 from .state import StateError
@@ -104,7 +104,7 @@ class ToolFirewallPlugin(Plugin):  # type: ignore[misc]
             metadata["risk_score"] = verdict.risk
             return response.pre_result({self._label: metadata})
         except Exception as error:  # noqa: BLE001  no error may reach the agent; the rules above decide
-            return await self._after_error(error, verdict, payload, context, now)
+            return self._after_error(error, verdict, payload, context, now)
 
     async def tool_post_invoke(
         self, payload: ToolPostInvokePayload, context: PluginContext
@@ -178,7 +178,7 @@ class ToolFirewallPlugin(Plugin):  # type: ignore[misc]
             return response.stopped(self._label, metadata, refusal)
         return response.pre_result({self._label: metadata})
 
-    async def _after_error(
+    def _after_error(
         self,
         error: Exception,
         verdict: Verdict | None,
@@ -186,16 +186,7 @@ class ToolFirewallPlugin(Plugin):  # type: ignore[misc]
         context: PluginContext,
         now: float,
     ) -> ToolPreInvokeResult:
-        """Names that UTF-8 cannot hold get a second try in their escaped form; everything else gets the
-        rules.
-        """
-        if verdict is None:
-            try:
-                verdict = self._check_escaped(payload, context, now)
-                if verdict is not None:
-                    return await self._notable(verdict, encodable(payload.name), context)
-            except Exception as second:  # noqa: BLE001  as in the hook itself
-                error = second
+        """The answer when the hook failed: by the verdict if there is one, else by the mode."""
         _report("pre", error)
         if verdict is None:
             return self._without_verdict(payload, context, now)
@@ -203,19 +194,6 @@ class ToolFirewallPlugin(Plugin):  # type: ignore[misc]
             return self._stop_internal(verdict.mode, verdict.incident)
         metadata = response.ordinary_metadata(verdict.mode) | {"risk_score": verdict.risk, "degraded": True}
         return ToolPreInvokeResult(metadata={self._label: metadata})
-
-    def _check_escaped(
-        self, payload: ToolPreInvokePayload, context: PluginContext, now: float
-    ) -> Verdict | None:
-        """A verdict under escaped names; None when the names were not the trouble."""
-        server, tool = _tool(context.global_context.metadata, payload.name)
-        if self._check is None or (encodable(server), encodable(tool)) == (server, tool):
-            return None
-        caller = self._resolve(context.global_context)
-        verdict: Verdict = self._check(
-            self._policy, caller, encodable(server), encodable(tool), payload.args, now
-        )
-        return verdict
 
     def _without_verdict(
         self, payload: ToolPreInvokePayload, context: PluginContext, now: float
@@ -242,7 +220,7 @@ class ToolFirewallPlugin(Plugin):  # type: ignore[misc]
             return self._settings.mode
         try:
             caller = self._resolve(context.global_context)
-            tool = encodable(_tool(context.global_context.metadata, payload.name)[1])
+            tool = _tool(context.global_context.metadata, payload.name)[1]
             return found.engine.mode_in_force(
                 self._policy, tenant=caller.tenant, user=caller.user, tool=tool, now=now
             )
