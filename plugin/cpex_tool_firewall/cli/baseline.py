@@ -123,7 +123,7 @@ def _unknown(history: History, user: str, tenant: str | None) -> NoReturn:
 
 
 def nearest(name: str, known: list[str]) -> list[str]:
-    """Up to five of the known names that are most like `name`: those that contain it, then those spelt alike."""
+    """Up to five of the known names most like `name`: those that contain it, then those spelt alike."""
     wanted = name.casefold()
     within = sorted({other for other in known if wanted in other.casefold()})
     by_fold = {other.casefold(): other for other in known}

@@ -15,7 +15,7 @@ State = Literal["alive", "silent", "dead", "left"]
 
 
 def state_of(worker: Worker, now: float) -> State:
-    """alive; silent: hangs, or was killed; dead: its process on this host is gone; left: it ended as it should."""
+    """alive; silent: hangs or was killed; dead: its process on this host is gone; left: it ended well."""
     if worker.left:
         return "left"
     if now - worker.seen > _DOUBT_SECONDS and _process_is_gone(worker):

@@ -126,6 +126,8 @@ def _show(state: str | None, scope: dict[str, str], as_json: bool) -> None:
 def _change(state: str | None, scope: dict[str, str], value: str, why: str, as_json: bool) -> None:
     from ..control import ControlError, set_mode
 
+    if not value:
+        _check_is_set(state, scope)
     by = operator()
     with reading(state) as (_, journal):
         started = time.monotonic()
@@ -154,6 +156,11 @@ def _change(state: str | None, scope: dict[str, str], value: str, why: str, as_j
         _report(scope, value, live, behind, seconds)
     if behind:
         raise typer.Exit(PROBLEM)
+
+
+def _check_is_set(state: str | None, scope: dict[str, str]) -> None:
+    if scope not in [entry["scope"] for entry in read_history(state).engine.modes()]:
+        fail(f"{scope_words(scope)}: nothing was set, so there is nothing to clear; see: tool-firewall mode")
 
 
 def wait_for_workers(journal: Journal, cursor: int) -> tuple[list[Worker], list[Worker]]:
