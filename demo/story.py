@@ -11,6 +11,7 @@ from gateway_lab.firewall import Firewall, ScoredCall
 from gateway_lab.history import Habit, hours_around
 
 THRESHOLD: Final = 0.5
+NOTICED: Final = 3.0  # times the risk of the same call at a usual hour
 BURST_LIMIT: Final = 20
 BURST_CALLS: Final = 25
 BURST_SECONDS: Final = 30.0
@@ -48,6 +49,7 @@ class Story:
         self.lab = lab
         self.firewall = firewall
         self.transport = transport
+        self.usual_risk = 1.0  # of alice's ordinary query, once she made it
 
     def learn(self) -> None:
         """Gives alice, dave and bob two weeks of history; bob's leaves this hour and those around it out."""
@@ -79,6 +81,7 @@ class Story:
 
 def _known_tool(story: Story) -> tuple[str, ScoredCall, bool]:
     answer, scored, received = story.call("alice", "db_query", QUERY)
+    story.usual_risk = scored.risk
     ok = answer.ok and received == 1 and scored.decision == "allow" and scored.risk < THRESHOLD
     return _ran(answer), scored, ok
 
@@ -116,9 +119,10 @@ def _burst(story: Story) -> tuple[str, ScoredCall, bool]:
 
 
 def _odd_hour(story: Story) -> tuple[str, ScoredCall, bool]:
-    answer, scored, _ = story.call("bob", "report", {"period": "today"})
-    ok = "off_hours" in scored.signals
-    return _ran(answer) if answer.ok else _stopped(answer, 0), scored, ok
+    answer, scored, _ = story.call("bob", "db_query", QUERY)
+    times = scored.risk / story.usual_risk
+    ok = answer.ok and "off_hours" in scored.signals and times >= NOTICED
+    return f"{_ran(answer)}, risk {times:.1f} times alice's", scored, ok
 
 
 def _warned_again(story: Story) -> tuple[str, ScoredCall, bool]:
@@ -156,7 +160,11 @@ STEPS: Final = (
         f"burst: stopped at call {BURST_LIMIT + 1} at the latest",
         _burst,
     ),
-    Step("bob calls report at an hour he never works", "off_hours speaks up", _odd_hour),
+    Step(
+        "bob calls db_query at an hour he never works",
+        f"runs; off_hours, risk {NOTICED:g} times alice's",
+        _odd_hour,
+    ),
     Step("tool-firewall mode warn", "every worker follows", _mode("warn")),
     Step("alice calls delete_records once more", "runs with a warning: still new", _warned_again),
 )

@@ -145,24 +145,24 @@ def test_different_tools_and_rebuilt_instances_meet_in_one_engine(shared: Screen
 
 
 def test_rebuilds_by_the_gateways_own_clock_lose_nothing(shared: Screened, spy_notes: Path) -> None:
-    """The gateway rebuilds an instance 30 s after it made it, on the next use: three times in 90 s."""
+    """The gateway rebuilds an instance 30 s after it made it, on the next use."""
     seen = len(read_notes(spy_notes))
     shared.firewall.skip()
-    until = time.monotonic() + 95
+    until = time.monotonic() + 36
     made = 0
     while time.monotonic() < until:
         for tool, arguments in (("db_query", QUERY), ("file_upload", {"path": "a.txt"})):
             assert shared.lab.call("alice", tool, arguments).ok
             made += 1
-        time.sleep(8)
+        time.sleep(4)
     notes = [note for note in read_notes(spy_notes)[seen:] if note["what"] == "pre"]
     for name in ("db_query", "file_upload"):
-        assert len({note["instance"] for note in notes if note["original_name"] == name}) >= 3
+        assert len({note["instance"] for note in notes if note["original_name"] == name}) >= 2
     calls = shared.firewall.calls(made)
     assert {call.outcome for call in calls} == {"ok"}
     assert len({call.worker for call in calls}) == 1
-    # The engine knew what came before each call, across tools and instances.
-    assert max(call.risk for call in calls) < 0.5
+    # One session goes on across tools and instances: the engine knew what came before each call.
+    assert [call.previous for call in calls[1:]] == [call.tool for call in calls[:-1]]
 
 
 def force_rebuild(shared: Screened) -> None:

@@ -11,7 +11,7 @@ import httpx
 from gateway_lab.options import ADMIN_EMAIL, PASSWORD
 from gateway_lab.process import LabError
 
-MEMBERS: Final = ("alice", "bob", "dave", "erin")  # of the team
+MEMBERS: Final = ("alice", "bob", "dave", "erin", "frank")  # of the team
 OUTSIDER: Final = "carol"  # has an account, but is in no team
 
 

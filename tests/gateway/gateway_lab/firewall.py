@@ -20,7 +20,10 @@ from gateway_lab.process import LabError
 NAME: Final = "ToolFirewall"
 _RECORD_SECONDS = 10.0
 # Fields that a decoded record and a ScoredCall share.
-_SAME_NAME = ("tenant", "user", "tool", "server", "session", "token", "worker", "risk", "decision", "mode")
+_SAME_NAME = (
+    *("tenant", "user", "tool", "server", "session", "token", "previous"),
+    *("worker", "risk", "decision", "mode", "blocked", "uninspectable"),
+)
 
 
 def firewall_plugin(**settings: Any) -> dict[str, Any]:
@@ -45,6 +48,7 @@ class ScoredCall:
     server: str
     session: str
     token: str
+    previous: str  # the tool called before in this session
     worker: int
     risk: float
     decision: str
@@ -151,8 +155,6 @@ def _scored(fields: dict[str, Any], outcome: str) -> ScoredCall:
     return ScoredCall(
         **{name: fields[name] for name in _SAME_NAME},
         signals=tuple(reason["signal"] for reason in fields["reasons"]),
-        blocked=fields["blocked"],
-        uninspectable=fields["uninspectable"],
         outcome=outcome,
     )
 
