@@ -2,6 +2,7 @@
 """The proof of `doctor`: a real call through the running gateway must leave its record in the journal."""
 
 import os
+import re
 import sys
 import time
 from typing import Any, Final
@@ -21,6 +22,7 @@ _LOOK_SECONDS = 0.05
 _UNAUTHORIZED = (401, 403)
 _SUBJECT = "live call"
 _VIOLATION = "plugin_error_code"
+_OUR_VIOLATION = re.compile(r"\bTF_[A-Z_]+")
 
 
 def read_token() -> str:
@@ -82,6 +84,13 @@ def _judge(
             _SUBJECT,
             f"the call of {tool} left a record: {record['decision']}, risk {record['risk']:.2f}, "
             f"mode {record['mode']}",
+        )
+    ours = _OUR_VIOLATION.search(response.text)
+    if ours:
+        return problem(
+            _SUBJECT,
+            f"the call was screened ({ours[0]}), but its record did not arrive here",
+            "check that this state folder is that gateway's, and the alarms of its workers",
         )
     refusal = _refusal(response)
     if refusal:
