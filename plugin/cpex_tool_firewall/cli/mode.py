@@ -196,7 +196,8 @@ def _report(
     if not live:
         say("no worker is alive: it takes effect when the gateway starts")
     elif not behind:
-        say(f"{counted(len(live), 'live worker')} of {len(live)} follow ({seconds:.2f} s)", "green")
+        follow = "the one live worker follows" if len(live) == 1 else f"all {len(live)} live workers follow"
+        say(f"{follow} ({seconds:.2f} s)", "green")
     else:
         names = "; ".join(_worker(worker) for worker in behind)
         warn(

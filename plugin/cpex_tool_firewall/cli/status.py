@@ -96,7 +96,7 @@ def _print(found: dict[str, Any], history: History) -> None:
     say(
         f"calls      {found['calls']:,} by {counted(found['users'], 'user')} in "
         f"{counted(found['tenants'], 'tenant')}, {counted(found['tools'], 'tool')}; "
-        f"last {moment(found['last_call'] or 0)}"
+        f"first {moment(found['first_call'] or 0)}, last {moment(found['last_call'] or 0)}"
     )
     say("verdicts   " + ", ".join(f"{name} {count:,}" for name, count in found["verdicts"].items()))
     journal = found["journal"]
