@@ -133,18 +133,24 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     if mounted.returncode:
         pytest.skip(f"a small file system cannot be mounted here: {mounted.stderr.strip()}")
     yield folder
-    subprocess.run(["umount", str(folder)], check=True)
+    # Lazily: a test that failed may have left a file open there.
+    subprocess.run(["umount", "--lazy", str(folder)], check=True)
+
+
+def fill(folder: Path) -> Path:
+    """Fills the file system of `folder` with one file, which is returned."""
+    filler = folder / "filler"
+    with filler.open("wb", buffering=0) as file, pytest.raises(OSError, match="No space left"):
+        while True:
+            file.write(b"f" * 4096)
+    return filler
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="mounting a small file system needs root")
 def test_a_full_disk_is_reported_and_survived(small_disk: Path) -> None:
     journal = SqliteJournal(small_disk)
-    filler = small_disk / "filler"
     kept = journal.append([b"x" * 100] * 10)
-    with filler.open("wb") as file, pytest.raises(OSError, match="No space left"):
-        while True:
-            file.write(b"f" * 4096)
-            file.flush()
+    filler = fill(small_disk)
     with pytest.raises(JournalError, match="disk"):
         journal.append([b"y" * 5000] * 20)
     assert [cursor for cursor, _ in journal.read_since(0)] == list(range(1, kept + 1))
@@ -156,10 +162,7 @@ def test_a_full_disk_is_reported_and_survived(small_disk: Path) -> None:
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="mounting a small file system needs root")
 def test_a_journal_cannot_be_made_on_a_full_disk(small_disk: Path) -> None:
-    with (small_disk / "filler").open("wb") as file, pytest.raises(OSError, match="No space left"):
-        while True:
-            file.write(b"f" * 4096)
-            file.flush()
+    fill(small_disk)
     with pytest.raises(JournalError, match=r"journal\.db.*disk"):
         SqliteJournal(small_disk)
 
