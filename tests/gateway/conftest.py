@@ -76,6 +76,7 @@ def shared(start_lab: Callable[..., Screened], spy_notes: Path) -> Screened:
         users=("alice", "bob", "dave", "erin"),
         plugins=[policy],
         python_path=[HERE],
-        env={"OBSERVABILITY_ENABLED": "true"},
+        # The gateway's own limit of 30 levels would hide what the firewall does with deep arguments.
+        env={"OBSERVABILITY_ENABLED": "true", "VALIDATION_MAX_JSON_DEPTH": "100"},
         tool_timeout_seconds=4,
     )

@@ -2,11 +2,11 @@
 """Arguments no sensible client sends: each gets an explicit answer, and the gateway goes on working."""
 
 import json
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
 from conftest import Screened
-from gateway_lab import Answer
 
 # What must never reach an agent: the words of an exception or where it happened.
 _LEAKS = (
@@ -46,6 +46,7 @@ RAW = {
     "null": "null",
     "a list": "[1,2]",
     "a string": '"select 1"',
+    "90 levels": json.dumps({"sql": "x", "options": nested(90)}),
     "200 levels": json.dumps({"sql": "x", "options": nested(200)}),
     "20,000 levels": '{"sql":"x","options":' + '{"a":' * 20_000 + "1" + "}" * 20_001,
     "900 kB string": json.dumps({"sql": "x" * 900_000}),
@@ -54,48 +55,47 @@ RAW = {
 }
 
 
+@pytest.fixture(scope="module", params=["learning", "block"])
+def mode(request: pytest.FixtureRequest, shared: Screened) -> Iterator[str]:
+    """The mode in force while the test runs."""
+    shared.firewall.mode(request.param)
+    yield request.param
+    shared.firewall.mode("learning")
+
+
 @pytest.mark.parametrize("case", RAW)
-@pytest.mark.parametrize("mode", ["learning", "block"])
 def test_odd_arguments_get_an_answer(shared: Screened, mode: str, case: str) -> None:
-    shared.firewall.mode(mode)
-    try:
-        answer = shared.lab.rpc("dave").send(body(shared, RAW[case]))
-        _check_answer(answer)
-        # The gateway still screens and serves others.
-        shared.firewall.skip()
-        assert shared.lab.call("erin", "db_query", {"sql": "select 1"}).ok
-        assert shared.firewall.call().tool == "db_query"
-    finally:
-        shared.firewall.mode("learning")
+    answer = shared.lab.rpc("dave").send(body(shared, RAW[case]))
+    assert answer.status < 500, answer.text[:500]
+    assert answer.text, "an answer without words"
+    for leak in _LEAKS:
+        assert leak not in answer.text, answer.text[:500]
+    assert answer.seconds < 10
+    # The gateway still screens others. In block mode so many calls may be a burst by now: an answer as well.
+    shared.firewall.skip()
+    next_answer = shared.lab.call("erin", "db_query", {"sql": "select 1"})
+    scored = shared.firewall.call()
+    assert scored.tool == "db_query"
+    assert next_answer.ok == (not scored.blocked)
+    assert mode == "block" or next_answer.ok
 
 
-@pytest.mark.parametrize(("case", "why"), [("200 levels", "depth")])
-def test_what_cannot_be_inspected_is_stopped_only_in_block_mode(
-    shared: Screened, case: str, why: str
-) -> None:
+def test_what_cannot_be_inspected_is_stopped_only_in_block_mode(shared: Screened) -> None:
     shared.firewall.skip()
     shared.lab.upstream_calls()
-    answer = shared.lab.rpc("alice").send(body(shared, RAW[case]))
+    answer = shared.lab.rpc("alice").send(body(shared, RAW["90 levels"]))
     assert answer.ok, answer
     scored = shared.firewall.call()
-    assert scored.uninspectable == why
+    assert scored.uninspectable == "depth"
     assert len(shared.lab.upstream_calls()) == 1
 
     shared.firewall.mode("block")
     try:
         shared.firewall.skip()
-        answer = shared.lab.rpc("alice").send(body(shared, RAW[case]))
+        answer = shared.lab.rpc("alice").send(body(shared, RAW["90 levels"]))
         assert not answer.ok
         assert "cannot be inspected" in answer.text
         assert shared.firewall.call().blocked
         assert shared.lab.upstream_calls() == []
     finally:
         shared.firewall.mode("learning")
-
-
-def _check_answer(answer: Answer) -> None:
-    assert answer.status < 500, answer.text[:500]
-    assert answer.text, "an answer without words"
-    for leak in _LEAKS:
-        assert leak not in answer.text, answer.text[:500]
-    assert answer.seconds < 10

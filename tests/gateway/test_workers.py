@@ -23,13 +23,15 @@ def pair(start_lab: Callable[..., Screened]) -> Iterator[Screened]:
     started.lab.stop()
 
 
-def ask_both_workers(pair: Screened, tool: str, *, each: int = 3) -> list[tuple[bool, ScoredCall]]:
+def ask_both_workers(
+    pair: Screened, tool: str, *, user: str = "alice", each: int = 3
+) -> list[tuple[bool, ScoredCall]]:
     """Calls on fresh connections until every worker has answered `each`: (ok, record) of all calls."""
     pair.firewall.skip()
     made: list[tuple[bool, ScoredCall]] = []
     for _ in range(_TRIES):
         pair.lab.disconnect()
-        answer = pair.lab.call("alice", tool, {"table": "t"} if tool == "delete_records" else {"sql": "x"})
+        answer = pair.lab.call(user, tool, {"table": "t"} if tool == "delete_records" else {"sql": "x"})
         made.append((answer.ok, pair.firewall.call()))
         served = [call.worker for _, call in made]
         if len(set(served)) == WORKERS and min(served.count(worker) for worker in set(served)) >= each:
@@ -64,9 +66,9 @@ def test_the_mode_survives_a_restart_and_so_does_the_history(pair: Screened) -> 
     pair.firewall.mode("block")
     pair.lab.restart_gateway()
     assert all(not ok for ok, _ in ask_both_workers(pair, "delete_records", each=2))
-    known = ask_both_workers(pair, "db_query", each=1)
+    known = ask_both_workers(pair, "db_query", user="dave", each=1)
     assert all(ok for ok, _ in known)
-    assert all(call.mode == "block" for _, call in known)
+    assert {(call.mode, call.decision) for _, call in known} == {("block", "allow")}
 
 
 def test_a_killed_worker_comes_back_with_mode_and_history(pair: Screened) -> None:

@@ -12,6 +12,7 @@ from pathlib import Path
 import httpx
 
 _STOP_SECONDS = 15.0
+_ORPHAN_SECONDS = 1.0
 
 
 class LabError(RuntimeError):
@@ -85,10 +86,15 @@ class Process:
             raise LabError(f"{self.name} still runs after {seconds:g} s:\n{self.log_tail()}") from error
 
     def stop(self, *, seconds: float = _STOP_SECONDS) -> None:
-        """SIGTERM to the group, SIGKILL to what is left of it after `seconds`."""
+        """SIGTERM to the group; SIGKILL to its rest after `seconds`, or soon after its leader ended."""
         self._signal_group(signal.SIGTERM)
         deadline = time.monotonic() + seconds
+        leader_ended = False
         while time.monotonic() < deadline and self._group_alive():
+            if not leader_ended and self.exit_code is not None:
+                leader_ended = True
+                # Helper processes of a worker that was killed do not listen to SIGTERM.
+                deadline = min(deadline, time.monotonic() + _ORPHAN_SECONDS)
             time.sleep(0.05)
         self._signal_group(signal.SIGKILL)
         self._popen.wait()
