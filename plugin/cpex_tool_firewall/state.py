@@ -97,8 +97,8 @@ def check_folder(folder: Path) -> None:
         )
     if not os.access(folder, os.R_OK | os.W_OK | os.X_OK):
         raise StateError(
-            f"{folder}: not readable and writable for {_user()}; run: chown -R {_user()} {folder}, "
-            "or run as the user of the gateway"
+            f"{folder}: not readable and writable for {_user()}; it belongs to uid {found.st_uid}: "
+            f"run this as that user or as root, or give it away with: chown -R {os.geteuid()} {folder}"
         )
 
 

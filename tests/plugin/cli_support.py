@@ -11,7 +11,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from click.testing import Result
 from cpex_tool_firewall._native import decode_record
 from cpex_tool_firewall.cli import app
 from cpex_tool_firewall.config import Settings, load
@@ -24,7 +23,7 @@ HOUR, DAY = 3600.0, 86_400.0
 MONDAY_NOON = 1_794_830_400.0  # 2026-11-16 12:00 UTC
 
 
-def run(*arguments: str, env: Mapping[str, str | None] | None = None, stdin: str | None = None) -> Result:
+def run(*arguments: str, env: Mapping[str, str | None] | None = None, stdin: str | None = None) -> Any:
     """One command in this process, with nothing of the caller's environment that matters to it."""
     bare = {name: None for name in os.environ if name.startswith(("TOOL_FIREWALL", "PLUGINS_", "SUDO_"))}
     return CliRunner().invoke(app, list(arguments), env={**bare, **(env or {})}, input=stdin)

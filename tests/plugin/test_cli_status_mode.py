@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 from cli_support import DAY, MONDAY_NOON, Site, heartbeat, run, worker
+from cpex_tool_firewall.cli import status as status_module
 from cpex_tool_firewall.config import load
 
 
@@ -263,6 +264,27 @@ def test_a_mode_set_here_is_obeyed_by_the_next_engine(site: Site) -> None:
         ).stdout
     )
     assert shown["asked"]["mode"] == "block"
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        ImportError("undefined symbol: x", path="/site/_native.cpython-313-x86_64-linux-gnu.so"),
+        ModuleNotFoundError("No module named x", name="cpex_tool_firewall._native"),
+    ],
+)
+def test_an_engine_that_does_not_load_is_one_clear_line(
+    site: Site, monkeypatch: pytest.MonkeyPatch, error: ImportError
+) -> None:
+    def fails(folder: str | None) -> None:
+        raise error
+
+    monkeypatch.setattr(status_module, "read_history", fails)
+    result = run("status", "--state", str(site.folder))
+    assert result.exit_code == 1
+    assert result.stderr.startswith(
+        f"error: the scoring engine cannot be loaded ({error}); run: tool-firewall doctor"
+    )
 
 
 def test_output_to_a_pipe_is_plain_and_whole(site: Site) -> None:

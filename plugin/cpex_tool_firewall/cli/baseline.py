@@ -74,7 +74,9 @@ def list_users(tenant: TenantOption = None, state: StateOption = None, as_json: 
         ]
         for entry in found
     ]
-    print_table("", ["user", "tenant", "compared with", ">calls", "first", "last"], rows, empty="no user yet")
+    print_table(
+        "", ["user", "tenant", "compared with", ">calls", "=first", "=last"], rows, empty="no user yet"
+    )
 
 
 @reports_errors

@@ -120,7 +120,7 @@ def _show(state: str | None, scope: dict[str, str], as_json: bool) -> None:
         ]
         for entry in found
     ]
-    print_table("", ["scope", "mode", "since", "by", "why"], rows)
+    print_table("", ["scope", "=mode", "=since", "by", "why"], rows)
 
 
 def _change(state: str | None, scope: dict[str, str], value: str, why: str, as_json: bool) -> None:

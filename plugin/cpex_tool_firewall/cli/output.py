@@ -65,7 +65,7 @@ def print_json(value: Any) -> None:
 def print_table(
     title: str, columns: Sequence[str], rows: Sequence[Sequence[str]], *, empty: str = "none"
 ) -> None:
-    """A table; columns whose heading starts with ">" are aligned to the right."""
+    """A table. Headings that start with ">" align to the right; those, and those with "=", never wrap."""
     target = console()
     if title:
         target.print(Text(title, style="bold"))
@@ -74,8 +74,10 @@ def print_table(
         return
     table = Table(box=None, pad_edge=True, padding=(0, 2, 0, 0), header_style="dim")
     for column in columns:
-        right = column.startswith(">")
-        table.add_column(column.removeprefix(">"), justify="right" if right else "left", overflow="fold")
+        right, whole = column.startswith(">"), column.startswith((">", "="))
+        table.add_column(
+            column.lstrip(">="), justify="right" if right else "left", overflow="fold", no_wrap=whole
+        )
     for row in rows:
         table.add_row(*(Text(printable(cell)) for cell in row))
     target.print(table)
@@ -133,7 +135,9 @@ def reports_errors(command: Callable[P, R]) -> Callable[P, R]:
         except (StateError, JournalError) as error:
             fail(str(error))
         except ImportError as error:
-            if not (error.name or "").startswith("cpex_tool_firewall"):
+            # The loader names the module of a file that is absent, and only the file of one that does not
+            # load.
+            if "_native" not in f"{error.name} {error.path}":
                 raise
             fail(f"the scoring engine cannot be loaded ({error}); run: tool-firewall doctor")
 

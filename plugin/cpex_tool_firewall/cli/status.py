@@ -108,7 +108,7 @@ def _print(found: dict[str, Any], history: History) -> None:
             [scope_words(entry), entry["mode"], moment(entry["since"]), entry["by"], entry["why"]]
             for entry in found["scopes"]
         ]
-        print_table("narrower scopes", ["scope", "mode", "since", "by", "why"], rows)
+        print_table("narrower scopes", ["scope", "=mode", "=since", "by", "why"], rows)
     _print_workers(found["workers"])
 
 
@@ -138,7 +138,7 @@ def _print_workers(workers: list[dict[str, Any]]) -> None:
         if worker["state"] != "left"
     ]
     if rows:
-        print_table("", [">pid", "host", "state", "heard of", "mode", "started", "version"], rows)
+        print_table("", [">pid", "host", "state", "=heard of", "mode", "=started", "version"], rows)
 
 
 def _name(worker: dict[str, Any]) -> str:
