@@ -25,7 +25,8 @@ double Prior::surprise(double score) const {
   if (score <= raw.front()) return raw.front() > 0 ? level.front() * std::max(0.0, score / raw.front()) : 0;
   for (std::size_t i = 1; i < raw.size(); ++i) {
     if (score > raw[i]) continue;
-    return level[i - 1] + (level[i] - level[i - 1]) * (score - raw[i - 1]) / std::max(1e-9, raw[i] - raw[i - 1]);
+    return level[i - 1] +
+           (level[i] - level[i - 1]) * (score - raw[i - 1]) / std::max(1e-9, raw[i] - raw[i - 1]);
   }
   const std::size_t last = raw.size() - 1;
   const double slope =
@@ -33,14 +34,17 @@ double Prior::surprise(double score) const {
   return std::min(kMostSurprise, level[last] + (score - raw[last]) / slope);
 }
 
-int Calibrator::bin(double prior_surprise) { return std::min(kBins - 1, static_cast<int>(prior_surprise * kBinsPerNat)); }
+int Calibrator::bin(double prior_surprise) {
+  return std::min(kBins - 1, static_cast<int>(prior_surprise * kBinsPerNat));
+}
 
 double Calibrator::tail(double prior_surprise, double parent, double strength) const {
   const double at = prior_surprise * kBinsPerNat;
   const int own = bin(prior_surprise);
   const auto i = static_cast<std::size_t>(own);
   const double above = above_[i];
-  const double inside = (own == 0 ? static_cast<double>(samples_) : static_cast<double>(above_[i - 1])) - above;
+  const double inside =
+      (own == 0 ? static_cast<double>(samples_) : static_cast<double>(above_[i - 1])) - above;
   const double larger = above + inside * (own < kBins - 1 ? 1 - (at - own) : .5);
   return (larger + strength * parent) / (static_cast<double>(samples_) + strength);
 }

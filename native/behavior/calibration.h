@@ -15,7 +15,7 @@ namespace tool_firewall {
 
 // Raw scores at fixed survival levels of ordinary calls.
 struct Prior {
-  static constexpr std::array<double, 11> kSurvival = {.5,  .2,   .1,   .05,  .02,  .01,
+  static constexpr std::array<double, 11> kSurvival = {.5,   .2,   .1,   .05,   .02,  .01,
                                                        .005, .002, .001, .0005, .0002};
   std::array<double, 11> raw;  // ascending
 
@@ -23,7 +23,8 @@ struct Prior {
   double surprise(double score) const;
 };
 
-// Histogram of prior surprises, 81 bins of 1/4 nat, kept as "how many are above bin i" so that reading is O(1).
+// Histogram of prior surprises, 81 bins of 1/4 nat, kept as "how many are above bin i" so that reading is
+// O(1).
 class Calibrator {
  public:
   static constexpr int kBins = 81;
@@ -45,10 +46,10 @@ class Calibrator {
 inline constexpr double kPriorStrength = 1000;
 inline constexpr double kTenantStrength = 300;
 
-// A score this rare (1 in 100) enters a calibrator once per session and 10 minutes, or one loop of 150 calls would
-// teach that loops are ordinary.
+// A score this rare (1 in 100) enters a calibrator once per session and 10 minutes, or one loop of 150 calls
+// would teach that loops are ordinary.
 inline constexpr double kRareSurprise = 4.6;
-inline constexpr double kRareOnce = 600;     // s
-inline constexpr float kRareSamples = 300;   // from this many samples on
+inline constexpr double kRareOnce = 600;    // s
+inline constexpr float kRareSamples = 300;  // from this many samples on
 
 }  // namespace tool_firewall

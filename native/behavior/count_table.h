@@ -1,16 +1,20 @@
 // SPDX-License-Identifier: Apache-2.0
 // Counts by key: how often each tool, step or hour was seen, with old events fading.
 //
-// Layout: 64-byte lines of six cells (48-bit fingerprint + float), so that a lookup costs one cache line. A key's
-// line comes from its fingerprint, which lets the table grow without the full keys. The chance that an absent key is
-// taken for a present one is about (cells in the table) / 2^47.
+// Layout: 64-byte lines of six cells (48-bit fingerprint + float), so that a lookup costs one cache line. A
+// key's line comes from its fingerprint, which lets the table grow without the full keys. The chance that an
+// absent key is taken for a present one is about (cells in the table) / 2^47.
 //
 // Two kinds of cell:
-//   decayed  forward-decayed sums (Cormode et al., 2009): an event at time t adds 2^((t - landmark)/H), readers
+//   decayed  forward-decayed sums (Cormode et al., 2009): an event at time t adds 2^((t - landmark)/H),
+//   readers
 //            divide by the same factor of now. rescale() moves the landmark before floats overflow.
 //   plain    counts that do not fade (the number of distinct types in a row).
 #pragma once
 
+#include <emmintrin.h>
+
+#include <bit>
 #include <cstddef>
 #include <cstdint>
 #include <vector>
@@ -21,15 +25,33 @@ class CountTable {
  public:
   enum class Cell : std::uint8_t { kDecayed, kPlain };
 
-  // At most `max_cells` cells are kept. An insert beyond that replaces the smallest decayed cell of its line and is
-  // counted in evicted().
+  // At most `max_cells` cells are kept. An insert beyond that replaces the smallest decayed cell of its line
+  // and is counted in evicted().
   explicit CountTable(std::uint32_t max_cells) : max_lines_((max_cells + kCells - 1) / kCells) {}
 
-  // The stored value, 0 when the key is absent. Present cells are always > 0.
-  float get(std::uint64_t key, Cell kind = Cell::kDecayed) const;
+  // A row's decayed total and its number of distinct items; both live under one key.
+  struct Row {
+    float total = 0;
+    float types = 0;
+  };
 
-  // Adds to a cell, making it when absent.
-  void add(std::uint64_t key, float amount, Cell kind = Cell::kDecayed);
+  // The stored value, 0 when the key is absent. Present cells are always > 0.
+  float get(std::uint64_t key, Cell kind = Cell::kDecayed) const {
+    const float* cell = locate(fingerprint(key, kind));
+    return cell == nullptr ? 0.0F : *cell;
+  }
+  Row row(std::uint64_t key) const;
+
+  // Adds to a cell that is there; false when it is not.
+  bool bump(std::uint64_t key, float amount) {
+    const float* cell = locate(fingerprint(key, Cell::kDecayed));
+    if (cell == nullptr) return false;
+    *const_cast<float*>(cell) += amount;
+    return true;
+  }
+
+  // Adds to a cell, making it when absent; true when it was made.
+  bool add(std::uint64_t key, float amount, Cell kind = Cell::kDecayed);
 
   // Multiplies every decayed cell and drops those that end below `floor`.
   void rescale(float factor, float floor);
@@ -55,11 +77,39 @@ class CountTable {
   };
   static_assert(sizeof(Line) == 64);
 
-  static Fingerprint fingerprint(std::uint64_t key, Cell kind);
+  static constexpr std::uint16_t kPlainBit = 0x8000;
+
+  static Fingerprint fingerprint(std::uint64_t key, Cell kind) {
+    const auto low = static_cast<std::uint32_t>(key);
+    const auto high = static_cast<std::uint16_t>((key >> 32) & 0x7fff);
+    return {low == 0 ? 1 : low, kind == Cell::kPlain ? static_cast<std::uint16_t>(high | kPlainBit) : high};
+  }
   std::size_t home(Fingerprint f) const {
     return static_cast<std::size_t>((std::uint64_t{f.low} * lines_.size()) >> 32);
   }
-  float* locate(Fingerprint f);
+  // Bit i is set when cell i has this low word.
+  static unsigned match(const Line& line, std::uint32_t low) {
+    const __m128i wanted = _mm_set1_epi32(static_cast<int>(low));
+    const __m128i first = _mm_loadu_si128(reinterpret_cast<const __m128i*>(line.low));
+    // The second load runs two words into `count`; the mask keeps the cells.
+    const __m128i second = _mm_loadu_si128(reinterpret_cast<const __m128i*>(line.low + 4));
+    return static_cast<unsigned>(
+        _mm_movemask_ps(_mm_castsi128_ps(_mm_cmpeq_epi32(first, wanted))) |
+        ((_mm_movemask_ps(_mm_castsi128_ps(_mm_cmpeq_epi32(second, wanted))) & 0x3) << 4));
+  }
+  const float* locate(Fingerprint f) const {
+    std::size_t at = home(f);
+    for (std::size_t probed = 0; probed < lines_.size(); ++probed) {
+      const Line& line = lines_[at];
+      for (unsigned hits = match(line, f.low); hits != 0; hits &= hits - 1) {
+        const auto cell = static_cast<std::size_t>(std::countr_zero(hits));
+        if (line.high[cell] == f.high) return &line.count[cell];
+      }
+      if (match(line, 0) != 0) return nullptr;
+      if (++at == lines_.size()) at = 0;
+    }
+    return nullptr;
+  }
   void place(Fingerprint f, float amount);
   void replace_smallest(Fingerprint f, float amount);
   void rebuild(std::size_t lines, float factor, float floor);
@@ -70,15 +120,17 @@ class CountTable {
   std::uint32_t max_lines_;
 };
 
-// The same for the large tables of groups and tenants: many small tables, so that no single growth step is long.
+// The same for the large tables of groups and tenants: many small tables, so that no single growth step is
+// long.
 class ShardedCountTable {
  public:
   explicit ShardedCountTable(std::uint32_t max_cells);
   float get(std::uint64_t key, CountTable::Cell kind = CountTable::Cell::kDecayed) const {
     return shard(key).get(key, kind);
   }
-  void add(std::uint64_t key, float amount, CountTable::Cell kind = CountTable::Cell::kDecayed) {
-    shard(key).add(key, amount, kind);
+  CountTable::Row row(std::uint64_t key) const { return shard(key).row(key); }
+  bool add(std::uint64_t key, float amount, CountTable::Cell kind = CountTable::Cell::kDecayed) {
+    return shard(key).add(key, amount, kind);
   }
   void rescale(float factor, float floor);
   void prefetch(std::uint64_t key) const { shard(key).prefetch(key); }

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// Forward decay (Cormode, Shkapenyuk, Srivastava, Xu, ICDE 2009): an event at time t weighs 2^((t - landmark)/H) for
-// ever, and a reader divides sums by the weight of now. Nothing has to be touched as time passes.
+// Forward decay (Cormode, Shkapenyuk, Srivastava, Xu, ICDE 2009): an event at time t weighs 2^((t -
+// landmark)/H) for ever, and a reader divides sums by the weight of now. Nothing has to be touched as time
+// passes.
 #pragma once
 
 #include <cmath>
@@ -10,12 +11,13 @@ namespace tool_firewall {
 
 class Decay {
  public:
-  static constexpr double kSpan = 20;         // half-lives between two landmarks; 2^20 keeps floats exact enough
+  static constexpr double kSpan = 20;  // half-lives between two landmarks; 2^20 keeps floats exact enough
   static constexpr float kForgotten = 1e-6F;  // what is left of one event after kSpan half-lives
 
   explicit Decay(double half_life_s) : half_life_(half_life_s) {}
 
-  // Weight of an event at `now` (s). The first call sets the landmark. Moves it, and with it epoch(), when needed.
+  // Weight of an event at `now` (s). The first call sets the landmark. Moves it, and with it epoch(), when
+  // needed.
   double weight(double now) {
     if (!started_) {
       landmark_ = now;

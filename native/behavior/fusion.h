@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// From how rare each channel is to one risk. The sum lets weak signs add up; the specialists let one strong sign stand
-// alone. The bands of the risk are shares of ordinary calls: 1/3 is 1 in 100, .5 is 1 in 1,000, .667 is 1 in 10,000.
+// From how rare each channel is to one risk. The sum lets weak signs add up; the specialists let one strong
+// sign stand alone. The bands of the risk are shares of ordinary calls: 1/3 is 1 in 100, .5 is 1 in 1,000,
+// .667 is 1 in 10,000.
 #pragma once
 
 #include <span>

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 // Who is compared with whom: a principal (tenant + user), its peer group, its tenant.
 //
-// Each holds a table of decayed counts, which any signal may use under its own key kind, and a block of bytes in which
-// each signal has its own plain struct. Fresh bytes are zero, and all-zero must be a signal's valid first state: so a
-// new signal needs no change here, and a snapshot is a copy of bytes.
+// Each holds a table of decayed counts, which any signal may use under its own key kind, and a block of bytes
+// in which each signal has its own plain struct. Fresh bytes are zero, and all-zero must be a signal's valid
+// first state: so a new signal needs no change here, and a snapshot is a copy of bytes.
 #pragma once
 
 #include <array>
@@ -31,7 +31,8 @@ inline constexpr std::uint32_t kCellsPerPeers = 1U << 21;
 using StateBlock = std::unique_ptr<std::byte[]>;
 inline StateBlock make_state(std::size_t bytes) { return std::make_unique<std::byte[]>(bytes); }
 
-// What can be new: a tool, a step from the previous tool to it, a skip from an earlier tool of the session to it.
+// What can be new: a tool, a step from the previous tool to it, a skip from an earlier tool of the session to
+// it.
 enum class ItemKind : std::uint8_t { kTool, kStep, kSkip };
 
 // A tool of one server. Owned by the engine, which never frees it; compared by address.
@@ -44,7 +45,10 @@ struct Tool {
 // A tenant, or a peer group inside one.
 struct Peers {
   Peers(std::string its_name, std::size_t channels, std::size_t state_bytes)
-      : name(std::move(its_name)), counts(kCellsPerPeers), calibrators(channels), state(make_state(state_bytes)) {}
+      : name(std::move(its_name)),
+        counts(kCellsPerPeers),
+        calibrators(channels),
+        state(make_state(state_bytes)) {}
   std::string name;
   std::uint32_t epoch = 0;  // of Decay, for `counts`
   ShardedCountTable counts;
@@ -52,7 +56,8 @@ struct Peers {
   StateBlock state;
 };
 
-// One conversation as far as it can be told: calls of one principal under one token, 30 minutes idle at the most.
+// One conversation as far as it can be told: calls of one principal under one token, 30 minutes idle at the
+// most.
 struct Session {
   std::uint64_t id = 0;
   double last = 0;  // s
@@ -62,8 +67,8 @@ struct Session {
   std::array<double, kMostChannels> rare_at{};       // when each channel was last rare, s (calibration.h)
 };
 
-// A tool, step or skip that was first seen in a call of high risk: it stays new for a while, so that one warned call
-// does not make the next one ordinary.
+// A tool, step or skip that was first seen in a call of high risk: it stays new for a while, so that one
+// warned call does not make the next one ordinary.
 struct HeldItem {
   std::uint64_t cell = 0;  // its key in the count tables
   double since = 0;        // s
@@ -74,7 +79,10 @@ struct HeldItem {
 
 struct Principal {
   Principal(std::string its_tenant, std::string its_user, std::size_t state_bytes)
-      : tenant(std::move(its_tenant)), user(std::move(its_user)), counts(kCellsPerUser), state(make_state(state_bytes)) {}
+      : tenant(std::move(its_tenant)),
+        user(std::move(its_user)),
+        counts(kCellsPerUser),
+        state(make_state(state_bytes)) {}
   std::string tenant;
   std::string user;
   std::string group;  // of the last call
@@ -92,7 +100,8 @@ struct Principal {
   std::vector<HeldItem> held;                      // at most kHeldPerUser
 };
 
-// The three levels of one call. Without a configured group the tenant is the peer group, and both point to it.
+// The three levels of one call. Without a configured group the tenant is the peer group, and both point to
+// it.
 struct Levels {
   Principal* user = nullptr;
   Peers* group = nullptr;

@@ -71,8 +71,8 @@ Session& Model::session_of(Principal& user, std::uint64_t id, double now) {
       if (idle) *session = Session{.id = id};
       return *session;
     }
-    if (idle || (user.sessions.size() >= kSessionsPerUser &&
-                 (reusable == nullptr || session->last < reusable->last)))
+    if (idle ||
+        (user.sessions.size() >= kSessionsPerUser && (reusable == nullptr || session->last < reusable->last)))
       reusable = session.get();
   }
   if (reusable == nullptr) {
@@ -85,8 +85,8 @@ Session& Model::session_of(Principal& user, std::uint64_t id, double now) {
   return *reusable;
 }
 
-void Model::begin(const PrincipalPtr& user, Peers& group, Peers& tenant, std::uint64_t session, const Tool& tool,
-                  double now) {
+void Model::begin(const PrincipalPtr& user, Peers& group, Peers& tenant, std::uint64_t session,
+                  const Tool& tool, double now) {
   sight_.now = now;
   sight_.weight = decay_.weight(now);
   refresh(user->counts, user->epoch);
@@ -97,7 +97,7 @@ void Model::begin(const PrincipalPtr& user, Peers& group, Peers& tenant, std::ui
   sight_.tool = &tool;
   session_ = &session_of(*user, session, now);
   sight_.session = session_;
-  sight_.usage = Usage::keys(hasher_, tool, *session_);
+  sight_.usage.set(hasher_, tool, *session_);
   sight_.usage.read(sight_.levels);
 }
 
@@ -105,56 +105,59 @@ Score Model::measure() {
   double sum = 0;
   double strongest = 0;
   double floor = 0;
+  bool listed = false;
   std::size_t channel = 0;
-  std::array<double, kMostSignals> said{};  // by signal: what it adds, for the order of the reasons
   for (std::size_t i = 0; i < signals_.size(); ++i) {
     const std::span<const Channel> own = signals_[i]->channels();
     signals_[i]->measure(sight_, {raw_.data() + channel, own.size()});
+    Said& said = said_[i];
+    said = {};
     for (const Channel& definition : own) {
       const double prior = definition.prior.surprise(raw_[channel]);
       const double in_tenant =
           sight_.levels.tenant->calibrators[channel].tail(prior, std::exp(-prior), kPriorStrength);
-      const double in_group = sight_.levels.group->calibrators[channel].tail(prior, in_tenant, kTenantStrength);
+      const double in_group =
+          sight_.levels.group->calibrators[channel].tail(prior, in_tenant, kTenantStrength);
       const Rarity rarity{-std::log(in_group), definition.alone_tenant > 0 ? -std::log(in_tenant) : 0};
       const double adds = share(definition, rarity);
       const double asserts = alone(definition, rarity);
       sum += adds;
       strongest = std::max(strongest, asserts);
-      said[i] = std::max({said[i], adds, asserts});
+      said.weight = std::max({said.weight, adds, asserts});
+      said.rarest = std::max(said.rarest, rarity.group);
       prior_[channel] = prior;
       rarity_[channel] = rarity;
       ++channel;
     }
-    floor = std::max(floor, signals_[i]->floor());
+    if (const double insists = signals_[i]->floor(); insists > 0) {
+      floor = std::max(floor, insists);
+      // A floor is a risk; on the scale of the bands (risk = -log10(p) / 6) it has a rarity too.
+      said.rarest = std::max(said.rarest, insists * 6 * std::log(10.));
+      said.weight = std::max(said.weight, said.rarest * 2);
+    }
+    listed |= said.weight > 0 && said.rarest >= kWorthListing;
   }
   Score score;
   score.risk = std::max(risk_of(std::max(sum, strongest)), floor);
   score.previous = session_->previous;
-
-  channel = 0;
-  std::array<std::pair<double, std::uint8_t>, kMostSignals> ranked;
-  std::array<double, kMostSignals> rarest{};
-  std::size_t count = 0;
-  for (std::size_t i = 0; i < signals_.size(); ++i) {
-    for (std::size_t k = signals_[i]->channels().size(); k > 0; --k, ++channel)
-      rarest[i] = std::max(rarest[i], rarity_[channel].group);
-    // A floor is a risk; on the scale of the bands (risk = -log10(p) / 6) it has a rarity too.
-    const double insists = signals_[i]->floor();
-    rarest[i] = std::max(rarest[i], insists * 6 * std::log(10.));
-    // What tipped a notable call is listed in full; an ordinary call lists only what is rare by itself.
-    if (said[i] <= 0 && insists <= 0) continue;
-    if (score.risk < kNotable && rarest[i] < kWorthListing) continue;
-    ranked[count++] = {std::max(said[i], insists > 0 ? rarest[i] * 2 : 0), static_cast<std::uint8_t>(i)};
-  }
-  if (count == 0) return score;
-  std::sort(ranked.begin(), ranked.begin() + count,
-            [](const auto& a, const auto& b) { return a.first != b.first ? a.first > b.first : a.second < b.second; });
-  score.reasons.reserve(count);
-  for (std::size_t i = 0; i < count; ++i) {
-    const std::uint8_t signal = ranked[i].second;
-    score.reasons.push_back({signal, static_cast<float>(std::exp(-rarest[signal])), signals_[signal]->numbers(sight_)});
-  }
+  if (listed || score.risk >= kNotable) score.reasons = reasons(score.risk);
   return score;
+}
+
+std::vector<Reason> Model::reasons(double risk) const {
+  std::vector<std::uint8_t> ranked;
+  for (std::size_t i = 0; i < signals_.size(); ++i) {
+    // What tipped a notable call is listed in full; an ordinary call lists only what is rare by itself.
+    if (said_[i].weight <= 0 || (risk < kNotable && said_[i].rarest < kWorthListing)) continue;
+    ranked.push_back(static_cast<std::uint8_t>(i));
+  }
+  std::stable_sort(ranked.begin(), ranked.end(),
+                   [&](std::uint8_t a, std::uint8_t b) { return said_[a].weight > said_[b].weight; });
+  std::vector<Reason> reasons;
+  reasons.reserve(ranked.size());
+  for (const std::uint8_t i : ranked)
+    reasons.push_back({i, static_cast<float>(std::exp(-said_[i].rarest)), signals_[i]->numbers(sight_)});
+  return reasons;
 }
 
 void Model::learn_calibrators() {
@@ -213,7 +216,8 @@ bool Model::hold(Principal& user, const ItemKey& item, const Scored& scored) {
   }
   if (scored.risk < kHighRisk || settings_.new_for <= 0) return false;
   if (user.held.size() >= kHeldPerUser) {
-    std::erase_if(user.held, [&](const HeldItem& held) { return scored.now - held.since >= settings_.new_for; });
+    std::erase_if(user.held,
+                  [&](const HeldItem& held) { return scored.now - held.since >= settings_.new_for; });
     if (user.held.size() >= kHeldPerUser) {
       ++held_refused_;
       return true;  // not learned either: a full list must not be a way to become known
@@ -234,15 +238,17 @@ void Model::learn(const Scored& scored) {
   refresh(scored.group->counts, scored.group->epoch);
   refresh(scored.tenant->counts, scored.tenant->epoch);
   for (std::size_t i = 0; i < scored.item_count; ++i) {
-    const Item item = read_item(scored.items[i], ran.levels);
-    const bool fresh = !item.known(Level::kUser);
-    if (fresh && hold(*scored.user, item, scored)) continue;
+    const ItemKey& item = scored.items[i];
+    News learned = learn_known(item, ran.levels, ran.weight);
+    if (!learned.any) {
+      if (hold(*scored.user, item, scored)) continue;
+      learned = learn_new(item, ran.levels, ran.weight);
+    }
     News& news = ran.learned.of[static_cast<std::size_t>(item.kind)];
     news.any = true;
-    news.user |= fresh;
-    news.group |= fresh && !item.known(Level::kGroup);
-    news.tenant |= fresh && !item.known(Level::kGroup) && !item.known(Level::kTenant);
-    learn_item(item, ran.levels, ran.weight);
+    news.user |= learned.user;
+    news.group |= learned.group;
+    news.tenant |= learned.tenant;
   }
   const double most = kMostCalls * ran.weight;
   const std::uint64_t row = scored.items[0].row;

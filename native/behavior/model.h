@@ -32,9 +32,9 @@ struct Reason {
 };
 
 struct Score {
-  double risk = 0;                   // 0..1
-  std::vector<Reason> reasons;       // strongest first: what tipped a notable call, what is rare in another
-  const Tool* previous = nullptr;    // tool before this one in the session
+  double risk = 0;                 // 0..1
+  std::vector<Reason> reasons;     // strongest first: what tipped a notable call, what is rare in another
+  const Tool* previous = nullptr;  // tool before this one in the session
 };
 
 // What learn() needs to know of a call that was scored: kept while the tool runs.
@@ -59,8 +59,9 @@ class Model {
   const Principals& principals() const { return principals_; }
   const std::vector<SignalPtr>& signals() const { return signals_; }
 
-  // Scores one call and counts what counts at once: rates, bursts, calibrators. `decide(risk)` is asked once whether
-  // the call is blocked; what was blocked did not happen and moves no session. Fills `scored` when not blocked.
+  // Scores one call and counts what counts at once: rates, bursts, calibrators. `decide(risk)` is asked once
+  // whether the call is blocked; what was blocked did not happen and moves no session. Fills `scored` when
+  // not blocked.
   template <class Decide>
   Score score(const PrincipalPtr& user, Peers& group, Peers& tenant, std::uint64_t session, const Tool& tool,
               double now, Scored& scored, const Decide& decide) {
@@ -79,7 +80,8 @@ class Model {
   double new_for() const { return settings_.new_for; }
   const Hasher& hasher() const { return hasher_; }
 
-  // What a principal's stored sums are divided by at `now` to get decayed counts; brings them up to date first.
+  // What a principal's stored sums are divided by at `now` to get decayed counts; brings them up to date
+  // first.
   double weight_for(Principal& user, double now) {
     const double weight = decay_.weight(now);
     refresh(user.counts, user.epoch);
@@ -95,6 +97,7 @@ class Model {
   void begin(const PrincipalPtr& user, Peers& group, Peers& tenant, std::uint64_t session, const Tool& tool,
              double now);
   Score measure();
+  std::vector<Reason> reasons(double risk) const;
   void finish(const PrincipalPtr& user, double risk, bool blocked, Scored& scored);
   Session& session_of(Principal& user, std::uint64_t id, double now);
   template <class Table>
@@ -121,6 +124,11 @@ class Model {
   std::array<double, kMostChannels> raw_{};
   std::array<double, kMostChannels> prior_{};
   std::array<Rarity, kMostChannels> rarity_{};
+  struct Said {
+    double weight = 0;  // the most it adds to the evidence
+    double rarest = 0;  // -ln p of its rarest channel
+  };
+  std::array<Said, kMostSignals> said_{};
 };
 
 }  // namespace tool_firewall

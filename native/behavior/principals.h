@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Everybody the engine knows, by tenant, within bounds. Nobody can push out somebody of another tenant, and a flood of
-// newcomers pushes out newcomers first: a principal counts as established from its eighth call on.
+// Everybody the engine knows, by tenant, within bounds. Nobody can push out somebody of another tenant, and a
+// flood of newcomers pushes out newcomers first: a principal counts as established from its eighth call on.
 #pragma once
 
 #include <cstdint>
@@ -23,7 +23,7 @@ struct TenantState {
   std::unordered_map<std::string, std::unique_ptr<Peers>> groups;
   std::unordered_map<std::string, PrincipalPtr> principals;  // by user
   std::deque<PrincipalPtr> newcomers;                        // in order of arrival
-  std::deque<PrincipalPtr> established;                      // candidates for eviction when there are no newcomers
+  std::deque<PrincipalPtr> established;  // candidates for eviction when there are no newcomers
 };
 
 class Principals {

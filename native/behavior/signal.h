@@ -2,8 +2,9 @@
 // The one interface a signal implements.
 //
 // A signal measures how unlike the past one call is. It does not decide: its raw scores are calibrated
-// (calibration.h), fused with those of the others into one risk (fusion.h), and the mode says what happens. So a new
-// signal cannot change what an old one reports. A signal is one file in signals/ and one line in signals.def.
+// (calibration.h), fused with those of the others into one risk (fusion.h), and the mode says what happens.
+// So a new signal cannot change what an old one reports. A signal is one file in signals/ and one line in
+// signals.def.
 #pragma once
 
 #include <array>
@@ -20,8 +21,8 @@
 
 namespace tool_firewall {
 
-// One calibrated number. Its share in the fused sum is weight * (l - .8) where l = -ln p is over 1.6 and counted up
-// to 5.5; as a specialist it can carry the risk alone with alone_* times its uncapped l.
+// One calibrated number. Its share in the fused sum is weight * (l - .8) where l = -ln p is over 1.6 and
+// counted up to 5.5; as a specialist it can carry the risk alone with alone_* times its uncapped l.
 struct Channel {
   std::string_view name;
   Prior prior;
@@ -41,8 +42,8 @@ struct Sight {
   Usage usage;
 };
 
-// What a signal wants to tell people: two numbers everybody understands and up to four for its sentence. These are
-// recorded, so that the sentence can be made again later from the journal alone.
+// What a signal wants to tell people: two numbers everybody understands and up to four for its sentence.
+// These are recorded, so that the sentence can be made again later from the journal alone.
 struct Numbers {
   double value = 0;
   double baseline = 0;
@@ -79,13 +80,14 @@ struct StateSize {
 
 struct SignalSettings {
   const Hasher* hasher = nullptr;  // for keys in the count tables; must outlive make_signals() only
-  double burst_window = 60;  // s
+  double burst_window = 60;        // s
   std::uint32_t burst_threshold = 20;
   double new_for = 0;  // s, see HeldItem
 };
 
-// Not thread-safe: one engine calls one signal from one thread at a time, and measure(), floor(), numbers() and
-// count() of one call follow each other directly, so a signal may keep what it computed in its members in between.
+// Not thread-safe: one engine calls one signal from one thread at a time, and measure(), floor(), numbers()
+// and count() of one call follow each other directly, so a signal may keep what it computed in its members in
+// between.
 class Signal {
  public:
   virtual ~Signal() = default;
@@ -147,8 +149,8 @@ using SignalPtr = std::unique_ptr<Signal>;
 // Every signal of signals.def, in its order.
 std::vector<SignalPtr> make_signals(const SignalSettings& settings);
 
-// For readers of records: the name and the sentence of the signal at a position in signals.def; "" and a note for
-// positions this version does not know.
+// For readers of records: the name and the sentence of the signal at a position in signals.def; "" and a note
+// for positions this version does not know.
 std::string_view signal_name(std::uint8_t position);
 std::string explain(std::uint8_t position, const Numbers& numbers, const Names& names);
 

@@ -11,15 +11,17 @@ constexpr std::uint64_t kSessionStart = 0;
 
 template <class Table>
 Tally tally(const Table& table, const ItemKey& key) {
-  return {table.get(key.cell), table.get(key.row), table.get(key.row, CountTable::Cell::kPlain)};
+  const CountTable::Row row = table.row(key.row);
+  return {row.total > 0 ? table.get(key.cell) : 0, row.total, row.types};
 }
 
 template <class Table>
-void add(Table& table, const ItemKey& key, double weight) {
+bool add(Table& table, const ItemKey& key, double weight) {
   const auto amount = static_cast<float>(weight);
-  if (table.get(key.cell) <= 0) table.add(key.row, 1, CountTable::Cell::kPlain);
-  table.add(key.cell, amount);
+  const bool fresh = table.add(key.cell, amount);
   table.add(key.row, amount);
+  if (fresh) table.add(key.row, 1, CountTable::Cell::kPlain);
+  return fresh;
 }
 
 struct Kinds {
@@ -30,25 +32,22 @@ constexpr Kinds kTool{ItemKind::kTool, KeyKind::kToolRow, KeyKind::kTool};
 constexpr Kinds kStep{ItemKind::kStep, KeyKind::kStepRow, KeyKind::kStep};
 constexpr Kinds kSkip{ItemKind::kSkip, KeyKind::kSkipRow, KeyKind::kSkip};
 
-Item item_of(const Hasher& hasher, const Kinds& kinds, const Tool* from, const Tool& tool) {
+void set_key(Item& item, const Hasher& hasher, const Kinds& kinds, const Tool* from, const Tool& tool) {
   const std::uint64_t context = from == nullptr ? kSessionStart : from->id;
-  Item item;
   item.row = hasher.pair(static_cast<std::uint64_t>(kinds.row), context);
   item.cell = hasher.pair(static_cast<std::uint64_t>(kinds.cell), context, tool.id);
   item.from = from;
   item.kind = kinds.item;
-  return item;
 }
 
 }  // namespace
 
-Usage Usage::keys(const Hasher& hasher, const Tool& tool, const Session& session) {
-  Usage usage;
-  usage.items[usage.count++] = item_of(hasher, kTool, nullptr, tool);
-  usage.items[usage.count++] = item_of(hasher, kStep, session.previous, tool);
+void Usage::set(const Hasher& hasher, const Tool& tool, const Session& session) {
+  set_key(items[0], hasher, kTool, nullptr, tool);
+  set_key(items[1], hasher, kStep, session.previous, tool);
+  count = kFirstSkip;
   for (std::uint32_t i = 0; i < session.earlier_count; ++i)
-    usage.items[usage.count++] = item_of(hasher, kSkip, session.earlier[i], tool);
-  return usage;
+    set_key(items[count++], hasher, kSkip, session.earlier[i], tool);
 }
 
 void Usage::read(const Levels& levels) {
@@ -59,35 +58,44 @@ void Usage::read(const Levels& levels) {
       if (levels.tenant != levels.group) levels.tenant->counts.prefetch(key);
     }
   }
-  for (std::size_t i = 0; i < count; ++i) items[i] = read_item(items[i], levels);
+  for (std::size_t i = 0; i < count; ++i) read_item(items[i], levels);
 }
 
-Item read_item(const ItemKey& key, const Levels& levels) {
-  Item item{key, {}};
-  item.at[0] = tally(levels.user->counts, key);
-  item.at[1] = tally(levels.group->counts, key);
-  item.at[2] = levels.tenant == levels.group ? item.at[1] : tally(levels.tenant->counts, key);
-  return item;
+void read_item(Item& item, const Levels& levels) {
+  item.at[0] = tally(levels.user->counts, item);
+  item.at[1] = tally(levels.group->counts, item);
+  item.at[2] = levels.tenant == levels.group ? item.at[1] : tally(levels.tenant->counts, item);
 }
 
-void learn_item(const ItemKey& key, const Levels& levels, double weight) {
-  add(levels.user->counts, key, weight);
+News learn_known(const ItemKey& key, const Levels& levels, double weight) {
+  News news;
+  news.any = levels.user->counts.bump(key.cell, static_cast<float>(weight));
+  if (!news.any) return news;
+  levels.user->counts.add(key.row, static_cast<float>(weight));
   add(levels.group->counts, key, weight);
   if (levels.tenant != levels.group) add(levels.tenant->counts, key, weight);
+  return news;
+}
+
+News learn_new(const ItemKey& key, const Levels& levels, double weight) {
+  News news{.any = true, .user = true};
+  add(levels.user->counts, key, weight);
+  news.group = add(levels.group->counts, key, weight);
+  news.tenant =
+      levels.tenant == levels.group ? news.group : add(levels.tenant->counts, key, weight) && news.group;
+  return news;
 }
 
 double witten_bell(const Item& item, double weight, double base) {
   double p = base;
   for (const Level level : {Level::kTenant, Level::kGroup, Level::kUser}) {
+    // Both sides times `weight`, which spares two divisions a level.
     const Tally& seen = item.level(level);
-    const double count = seen.count / weight;
-    const double total = seen.total / weight;
-    const double types = seen.types > 0 ? seen.types : 1;
-    if (p <= 0) {
-      p = (count > 0 ? count : types) / (total + types);
-    } else {
-      p = (count + types * p) / (total + types);
-    }
+    const double types = weight * (seen.types > 0 ? static_cast<double>(seen.types) : 1);
+    const double above = p > 0            ? static_cast<double>(seen.count) + types * p
+                         : seen.count > 0 ? static_cast<double>(seen.count)
+                                          : types;
+    p = above / (static_cast<double>(seen.total) + types);
   }
   return std::clamp(p, kLeast, 1.0);
 }

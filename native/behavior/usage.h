@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 // What the three levels have counted of this call's tool, of the step to it, and of the skips to it.
 //
-// An item is one outcome in a row: the tool among all tools; the tool among those that followed `previous` (a step);
-// the tool among those that came any time after `earlier` in a session (a skip). Rows are scored by Witten-Bell
-// back-off from tenant to group to user: P = (count + types * P_above) / (total + types).
+// An item is one outcome in a row: the tool among all tools; the tool among those that followed `previous` (a
+// step); the tool among those that came any time after `earlier` in a session (a skip). Rows are scored by
+// Witten-Bell back-off from tenant to group to user: P = (count + types * P_above) / (total + types).
 #pragma once
 
 #include <array>
@@ -52,17 +52,17 @@ struct Usage {
   const Item& step() const { return items[1]; }
   std::span<const Item> skips() const { return {items.data() + kFirstSkip, count - kFirstSkip}; }
 
-  // The keys of a call of `tool` next in `session`; then read() fills in what the levels have counted.
-  static Usage keys(const Hasher& hasher, const Tool& tool, const Session& session);
+  // Fills in the keys of a call of `tool` next in `session`; then read() what the levels have counted.
+  void set(const Hasher& hasher, const Tool& tool, const Session& session);
   void read(const Levels& levels);
 };
 
 // At which levels the items of one kind were new when they were learned.
 struct News {
-  bool any = false;  // an item of this kind was learned
-  bool user = false;
-  bool group = false;
-  bool tenant = false;
+  bool any = false;     // an item of this kind was learned
+  bool user = false;    // one was new to the user
+  bool group = false;   // ... and to the group
+  bool tenant = false;  // ... and to the tenant
 };
 
 struct Learned {
@@ -73,10 +73,12 @@ struct Learned {
 // P of the item, backing off to `base`; base <= 0 means none above the tenant (P of "something new" there).
 double witten_bell(const Item& item, double weight, double base);
 
-// What the three levels have counted of one item.
-Item read_item(const ItemKey& key, const Levels& levels);
+// Fills in what the three levels have counted of one item.
+void read_item(Item& item, const Levels& levels);
 
-// Adds one event to the item's row at all levels.
-void learn_item(const ItemKey& key, const Levels& levels, double weight);
+// Adds one event to the item's row at all levels. learn_known() does so only when the user knows the item,
+// and says so in News::any; learn_new() is for one the user does not know.
+News learn_known(const ItemKey& key, const Levels& levels, double weight);
+News learn_new(const ItemKey& key, const Levels& levels, double weight);
 
 }  // namespace tool_firewall

@@ -13,7 +13,8 @@ namespace tool_firewall {
 
 struct Zone {
   std::string name = "UTC";
-  std::vector<std::pair<double, std::int32_t>> offsets;  // (valid from, s since the epoch; offset east of UTC, s), ascending
+  std::vector<std::pair<double, std::int32_t>>
+      offsets;  // (valid from, s since the epoch; offset east of UTC, s), ascending
 
   // Seconds to add to UTC at `now`; the first entry also holds before its time.
   std::int32_t offset(double now) const {

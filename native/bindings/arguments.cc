@@ -26,7 +26,8 @@ class Walk {
     if (PyList_Check(object)) {
       // The size is read anew each time: another thread cannot run here, but a list may contain itself.
       for (Py_ssize_t i = 0; i < PyList_GET_SIZE(object); ++i)
-        if (const Inspection found = element(PyList_GET_ITEM(object, i), path, i, depth); found != Inspection::kInspected)
+        if (const Inspection found = element(PyList_GET_ITEM(object, i), path, i, depth);
+            found != Inspection::kInspected)
           return found;
       return leaf(path, 'l', nullptr, 0);
     }
@@ -48,8 +49,8 @@ class Walk {
     std::size_t size;
   };
   static Bytes bytes_of(PyObject* text) {
-    return {PyUnicode_DATA(text),
-            static_cast<std::size_t>(PyUnicode_GET_LENGTH(text)) * static_cast<std::size_t>(PyUnicode_KIND(text))};
+    return {PyUnicode_DATA(text), static_cast<std::size_t>(PyUnicode_GET_LENGTH(text)) *
+                                      static_cast<std::size_t>(PyUnicode_KIND(text))};
   }
 
   Inspection leaf(ArgumentsDigest::Path path, char type, const void* data, std::size_t size) {
@@ -101,7 +102,8 @@ class Walk {
 }  // namespace
 
 Text::Text(py::handle value) {
-  if (!PyUnicode_Check(value.ptr())) throw py::type_error("expected str, got " + std::string(Py_TYPE(value.ptr())->tp_name));
+  if (!PyUnicode_Check(value.ptr()))
+    throw py::type_error("expected str, got " + std::string(Py_TYPE(value.ptr())->tp_name));
   Py_ssize_t size = 0;
   if (const char* data = PyUnicode_AsUTF8AndSize(value.ptr(), &size)) {
     view_ = {data, static_cast<std::size_t>(size)};

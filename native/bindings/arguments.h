@@ -13,7 +13,8 @@
 namespace tool_firewall {
 
 // A Python str as UTF-8, borrowed where possible. Lone surrogates are kept as their three bytes, as in
-// str.encode("utf-8", "surrogatepass"). Throws pybind11::type_error for anything but str. Valid while the str lives.
+// str.encode("utf-8", "surrogatepass"). Throws pybind11::type_error for anything but str. Valid while the str
+// lives.
 class Text {
  public:
   explicit Text(pybind11::handle value);
@@ -27,8 +28,9 @@ class Text {
 // The reverse of Text.
 pybind11::str to_python(std::string_view text);
 
-// Walks `args` (a dict, or None for no arguments) in place: dict and list subclasses too, nothing is written, nothing
-// is copied but strings outside ASCII. Never raises; what cannot be what a tool receives is reported as such.
+// Walks `args` (a dict, or None for no arguments) in place: dict and list subclasses too, nothing is written,
+// nothing is copied but strings outside ASCII. Never raises; what cannot be what a tool receives is reported
+// as such.
 Arguments inspect(pybind11::handle args, const Hasher& hasher);
 
 }  // namespace tool_firewall

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // The whole Python surface of the engine. Conversion only: what decides something belongs in the core.
 //
-// The GIL is kept throughout. It is the engine's lock, and arguments are read in place, where another thread could
-// free them.
+// The GIL is kept throughout. It is the engine's lock, and arguments are read in place, where another thread
+// could free them.
 #include <pybind11/functional.h>
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
@@ -26,7 +26,8 @@ namespace {
 
 std::string owned(py::handle text) { return std::string(Text(text).view()); }
 
-// A verdict that outlives its call: the names its sentences need are those of interned tools, which the engine keeps.
+// A verdict that outlives its call: the names its sentences need are those of interned tools, which the
+// engine keeps.
 struct PyVerdict {
   Verdict verdict;
   CallerPtr caller;
@@ -47,7 +48,8 @@ Mode mode_or_throw(const std::string& name) {
 Outcome outcome_or_throw(std::string_view name) {
   const std::optional<Outcome> outcome = outcome_named(name);
   if (!outcome)
-    throw py::value_error("outcome: '" + std::string(name) + "' is not one of ok, tool_error, timeout, unreachable");
+    throw py::value_error("outcome: '" + std::string(name) +
+                          "' is not one of ok, tool_error, timeout, unreachable");
   return *outcome;
 }
 
@@ -55,7 +57,8 @@ std::map<std::string, Zone> zones_of(const py::dict& zones) {
   std::map<std::string, Zone> out;
   for (const auto& [name, offsets] : zones) {
     Zone zone;
-    for (const py::handle entry : offsets) zone.offsets.push_back(entry.cast<std::pair<double, std::int32_t>>());
+    for (const py::handle entry : offsets)
+      zone.offsets.push_back(entry.cast<std::pair<double, std::int32_t>>());
     out.emplace(owned(name), std::move(zone));
   }
   return out;
@@ -294,8 +297,9 @@ void bind_engine(py::module_& m) {
   py::class_<Engine, std::shared_ptr<Engine>>(m, "Engine", py::is_final())
       .def(py::init([](const py::bytes& key, std::uint64_t worker, int burst_threshold, double burst_window,
                        double half_life_days, double new_for_hours, double session_idle, double learning_days,
-                       std::size_t max_users_per_tenant, const py::dict& zones, const std::string& default_zone,
-                       const py::dict& tenant_zones, const py::dict& user_zones, bool journaling) {
+                       std::size_t max_users_per_tenant, const py::dict& zones,
+                       const std::string& default_zone, const py::dict& tenant_zones,
+                       const py::dict& user_zones, bool journaling) {
              if (burst_threshold < 1) throw py::value_error("burst_threshold: must be at least 1");
              if (!(burst_window > 0)) throw py::value_error("burst_window: must be more than 0");
              if (!(half_life_days > 0)) throw py::value_error("half_life_days: must be more than 0");
@@ -320,13 +324,14 @@ void bind_engine(py::module_& m) {
            }),
            py::arg("key"), py::kw_only(), py::arg("worker") = 0, py::arg("burst_threshold") = 20,
            py::arg("burst_window") = 60., py::arg("half_life_days") = 14., py::arg("new_for_hours") = 48.,
-           py::arg("session_idle") = 1800., py::arg("learning_days") = 0., py::arg("max_users_per_tenant") = 100'000,
-           py::arg("zones") = py::dict(), py::arg("default_zone") = "UTC", py::arg("tenant_zones") = py::dict(),
+           py::arg("session_idle") = 1800., py::arg("learning_days") = 0.,
+           py::arg("max_users_per_tenant") = 100'000, py::arg("zones") = py::dict(),
+           py::arg("default_zone") = "UTC", py::arg("tenant_zones") = py::dict(),
            py::arg("user_zones") = py::dict(), py::arg("journaling") = false)
       .def(
           "caller",
-          [](const Engine&, py::handle tenant, py::handle user, py::handle agent, py::handle group, py::handle session,
-             py::handle token) {
+          [](const Engine&, py::handle tenant, py::handle user, py::handle agent, py::handle group,
+             py::handle session, py::handle token) {
             auto caller = std::make_shared<Caller>();
             caller->tenant = owned(tenant);
             caller->user = owned(user);
@@ -343,7 +348,8 @@ void bind_engine(py::module_& m) {
           [](const Engine&, const std::string& mode, double threshold, const py::iterable& exempt_tools) {
             auto policy = std::make_shared<InstancePolicy>();
             policy->mode = mode_or_throw(mode);
-            if (!(threshold > 0 && threshold <= 1)) throw py::value_error("threshold: must be over 0 and at most 1");
+            if (!(threshold > 0 && threshold <= 1))
+              throw py::value_error("threshold: must be over 0 and at most 1");
             policy->threshold = threshold;
             for (const py::handle tool : exempt_tools) policy->exempt_tools.insert(owned(tool));
             return policy;
@@ -360,8 +366,8 @@ void bind_engine(py::module_& m) {
                                            inspect(args, engine->hasher()), now),
                              caller, engine};
           },
-          py::arg("policy"), py::arg("caller"), py::arg("server"), py::arg("tool"), py::arg("args").none(true),
-          py::arg("now"))
+          py::arg("policy"), py::arg("caller"), py::arg("server"), py::arg("tool"),
+          py::arg("args").none(true), py::arg("now"))
       .def(
           "observe",
           [](Engine& engine, std::uint64_t ticket, std::string_view outcome, double now) {
@@ -393,12 +399,13 @@ void bind_engine(py::module_& m) {
           py::arg("records"))
       .def(
           "mode_in_force",
-          [](const Engine& engine, const InstancePolicy& policy, py::handle tenant, py::handle user, py::handle tool,
-             double now) {
-            return to_python(name_of(engine.mode_in_force(policy, owned(tenant), owned(tool), owned(user), now)));
+          [](const Engine& engine, const InstancePolicy& policy, py::handle tenant, py::handle user,
+             py::handle tool, double now) {
+            return to_python(
+                name_of(engine.mode_in_force(policy, owned(tenant), owned(tool), owned(user), now)));
           },
-          py::arg("policy"), py::kw_only(), py::arg("tenant") = "", py::arg("user") = "", py::arg("tool") = "",
-          py::arg("now") = 0.)
+          py::arg("policy"), py::kw_only(), py::arg("tenant") = "", py::arg("user") = "",
+          py::arg("tool") = "", py::arg("now") = 0.)
       .def("modes", &modes_list)
       .def("summary", &summary_dict)
       .def("principals", &principals_list)
@@ -424,10 +431,12 @@ void bind_values(py::module_& m) {
       .def_property_readonly("session", text(&Caller::session))
       .def_property_readonly("token", text(&Caller::token));
   py::class_<InstancePolicy, std::shared_ptr<InstancePolicy>>(m, "Policy", py::is_final())
-      .def_property_readonly("mode", [](const InstancePolicy& policy) { return to_python(name_of(policy.mode)); })
+      .def_property_readonly("mode",
+                             [](const InstancePolicy& policy) { return to_python(name_of(policy.mode)); })
       .def_readonly("threshold", &InstancePolicy::threshold);
   py::class_<PyReason>(m, "Reason", py::is_final())
-      .def_property_readonly("signal", [](const PyReason& r) { return to_python(signal_name(r.reason.signal)); })
+      .def_property_readonly("signal",
+                             [](const PyReason& r) { return to_python(signal_name(r.reason.signal)); })
       .def_property_readonly("p", [](const PyReason& r) { return r.reason.p; })
       .def_property_readonly("value", [](const PyReason& r) { return r.reason.numbers.value; })
       .def_property_readonly("baseline", [](const PyReason& r) { return r.reason.numbers.baseline; })
@@ -437,17 +446,20 @@ void bind_values(py::module_& m) {
   py::class_<PyVerdict>(m, "Verdict", py::is_final())
       .def_property_readonly("ticket", [](const PyVerdict& v) { return v.verdict.ticket; })
       .def_property_readonly("risk", [](const PyVerdict& v) { return v.verdict.risk; })
-      .def_property_readonly("decision", [](const PyVerdict& v) { return to_python(name_of(v.verdict.decision)); })
+      .def_property_readonly("decision",
+                             [](const PyVerdict& v) { return to_python(name_of(v.verdict.decision)); })
       .def_property_readonly("blocked", [](const PyVerdict& v) { return v.verdict.blocked; })
       .def_property_readonly("mode", [](const PyVerdict& v) { return to_python(name_of(v.verdict.mode)); })
-      .def_property_readonly("notable", [](const PyVerdict& v) { return v.verdict.decision != Decision::kAllow; })
+      .def_property_readonly("notable",
+                             [](const PyVerdict& v) { return v.verdict.decision != Decision::kAllow; })
       .def_property_readonly("uninspectable",
                              [](const PyVerdict& v) { return to_python(name_of(v.verdict.inspection)); })
       .def_property_readonly("incident", [](const PyVerdict& v) { return incident_name(v.verdict.incident); })
-      .def_property_readonly("session_context",
-                             [](const PyVerdict& v) {
-                               return to_python(v.verdict.previous == nullptr ? "" : v.verdict.previous->name);
-                             })
+      .def_property_readonly(
+          "session_context",
+          [](const PyVerdict& v) {
+            return to_python(v.verdict.previous == nullptr ? "" : v.verdict.previous->name);
+          })
       .def_property_readonly("reasons", [](const PyVerdict& v) {
         py::list out;
         for (const Reason& reason : v.verdict.reasons)
@@ -466,8 +478,8 @@ void bind_records(py::module_& m) {
       py::arg("record"));
   m.def(
       "encode_control",
-      [](double ts, std::uint64_t worker, std::uint64_t seq, py::handle action, py::handle tenant, py::handle tool,
-         py::handle user, py::handle value, py::handle by, py::handle why) {
+      [](double ts, std::uint64_t worker, std::uint64_t seq, py::handle action, py::handle tenant,
+         py::handle tool, py::handle user, py::handle value, py::handle by, py::handle why) {
         return py::bytes(encode(ControlRecord{{worker, seq, ts},
                                               owned(action),
                                               owned(tenant),
@@ -481,8 +493,9 @@ void bind_records(py::module_& m) {
       py::arg("tool"), py::arg("user"), py::arg("value"), py::arg("by"), py::arg("why"));
   m.def(
       "encode_call",
-      [](double ts, std::uint64_t worker, std::uint64_t seq, py::handle tenant, py::handle user, py::handle agent,
-         py::handle group, py::handle session, py::handle token, py::handle server, py::handle tool, bool blocked) {
+      [](double ts, std::uint64_t worker, std::uint64_t seq, py::handle tenant, py::handle user,
+         py::handle agent, py::handle group, py::handle session, py::handle token, py::handle server,
+         py::handle tool, bool blocked) {
         CallRecord record;
         record.id = {worker, seq, ts};
         record.blocked = blocked;
@@ -509,8 +522,8 @@ void bind_records(py::module_& m) {
 
 void bind_replay(py::module_& m) {
   py::class_<PyReplay>(m, "Replay", py::is_final())
-      .def(py::init([](const std::shared_ptr<Engine>& engine, const InstancePolicy& policy, std::string source,
-                       std::string target, bool skip_bad) {
+      .def(py::init([](const std::shared_ptr<Engine>& engine, const InstancePolicy& policy,
+                       std::string source, std::string target, bool skip_bad) {
              return PyReplay{engine, policy, {std::move(source), std::move(target), skip_bad}};
            }),
            py::arg("engine"), py::arg("policy"), py::arg("source"), py::arg("target"), py::kw_only(),
@@ -519,11 +532,12 @@ void bind_replay(py::module_& m) {
           "run",
           [](const PyReplay& self, const std::optional<py::function>& progress) {
             const auto start = std::chrono::steady_clock::now();
-            const ReplayResult result = replay(*self.engine, self.policy, self.job,
-                                               [&](std::uint64_t at, std::uint64_t size, std::uint64_t events) {
-                                                 if (PyErr_CheckSignals() != 0) throw py::error_already_set();
-                                                 if (progress) (*progress)(at, size, events);
-                                               });
+            const ReplayResult result =
+                replay(*self.engine, self.policy, self.job,
+                       [&](std::uint64_t at, std::uint64_t size, std::uint64_t events) {
+                         if (PyErr_CheckSignals() != 0) throw py::error_already_set();
+                         if (progress) (*progress)(at, size, events);
+                       });
             py::dict verdicts;
             for (std::size_t i = 0; i < result.verdicts.size(); ++i)
               verdicts[to_python(name_of(static_cast<Decision>(i)))] = result.verdicts[i];

@@ -31,8 +31,8 @@ using CallerPtr = std::shared_ptr<Caller>;
 
 // What a plugin instance may decide for itself.
 struct InstancePolicy {
-  Mode mode = Mode::kLearning;  // until a control record says otherwise
-  double threshold = .5;        // risk from which a call should be stopped
+  Mode mode = Mode::kLearning;                   // until a control record says otherwise
+  double threshold = .5;                         // risk from which a call should be stopped
   std::unordered_set<std::string> exempt_tools;  // may be called with arguments that cannot be inspected
 };
 

@@ -33,7 +33,8 @@ Engine::Engine(const EngineSettings& settings, std::span<const unsigned char> se
 
 const Zone& Engine::zone_of(std::string_view tenant, std::string_view user) const {
   const std::string* name = &settings_.default_zone;
-  if (const auto found = settings_.tenant_zones.find(std::string(tenant)); found != settings_.tenant_zones.end())
+  if (const auto found = settings_.tenant_zones.find(std::string(tenant));
+      found != settings_.tenant_zones.end())
     name = &found->second;
   if (const auto found = settings_.user_zones.find(std::string(user)); found != settings_.user_zones.end())
     name = &found->second;
@@ -68,13 +69,13 @@ const Tool& Engine::tool_named(std::string_view server, std::string_view name) {
 Mode Engine::mode_in_force(const InstancePolicy& policy, std::string_view tenant, std::string_view tool,
                            std::string_view user, double now) const {
   if (const ModeRecord* record = modes_.in_force(tenant, tool, user)) return record->mode;
-  const bool learned = settings_.learning_days > 0 && first_call_ > 0 &&
-                       now - first_call_ >= settings_.learning_days * kDay;
+  const bool learned =
+      settings_.learning_days > 0 && first_call_ > 0 && now - first_call_ >= settings_.learning_days * kDay;
   return policy.mode == Mode::kLearning && learned ? Mode::kWarn : policy.mode;
 }
 
-void Engine::decide(const InstancePolicy& policy, const Caller& caller, const Arguments& arguments, double now,
-                    Verdict& verdict) const {
+void Engine::decide(const InstancePolicy& policy, const Caller& caller, const Arguments& arguments,
+                    double now, Verdict& verdict) const {
   verdict.mode = mode_in_force(policy, caller.tenant, verdict.tool->name, caller.user, now);
   if (arguments.inspection != Inspection::kInspected && !policy.exempt_tools.contains(verdict.tool->name)) {
     verdict.inspection = arguments.inspection;
@@ -94,11 +95,10 @@ Verdict Engine::check(const InstancePolicy& policy, const CallerPtr& caller, std
   saw_call(now);
   Verdict verdict;
   verdict.tool = &tool_named(server, tool);
-  InFlight::Call call;
-  call.id = {settings_.worker, ++seq_, now};
-  verdict.incident = hasher_.pair(kIncidentKind, call.id.worker, call.id.seq);
-  Score score = model_.score(caller->principal, *caller->group_level, *caller->tenant_level, caller->session_id,
-                             *verdict.tool, now, call.scored, [&](double risk) {
+  const RecordId id{settings_.worker, ++seq_, now};
+  verdict.incident = hasher_.pair(kIncidentKind, id.worker, id.seq);
+  Score score = model_.score(caller->principal, *caller->group_level, *caller->tenant_level,
+                             caller->session_id, *verdict.tool, now, next_call(id).scored, [&](double risk) {
                                verdict.risk = risk;
                                decide(policy, *caller, arguments, now, verdict);
                                return verdict.blocked;
@@ -113,8 +113,7 @@ Verdict Engine::check(const InstancePolicy& policy, const CallerPtr& caller, std
   const auto bucket = std::lower_bound(kRiskBuckets.begin(), kRiskBuckets.end(), verdict.risk);
   ++counts_.risk[static_cast<std::size_t>(bucket - kRiskBuckets.begin())];
 
-  const RecordId id = call.id;
-  if (!verdict.blocked) verdict.ticket = run(std::move(call), false);
+  if (!verdict.blocked) verdict.ticket = in_flight_.add(false);
   if (settings_.journaling)
     push(verdict.decision != Decision::kAllow, QueuedCall{id, verdict, arguments.digest, caller});
   return verdict;
@@ -146,14 +145,15 @@ void Engine::saw_call(double now) {
   last_call_ = std::max(last_call_, now);
 }
 
-std::uint64_t Engine::run(InFlight::Call&& call, bool foreign) {
+InFlight::Call& Engine::next_call(const RecordId& id) {
   std::optional<InFlight::Call> overflow;
-  const std::uint64_t ticket = in_flight_.add(std::move(call), foreign, overflow);
+  InFlight::Call& call = in_flight_.next(overflow);
+  call.id = id;
   if (overflow) {
     ++counts_.crowded_out;
     model_.learn(overflow->scored);
   }
-  return ticket;
+  return call;
 }
 
 void Engine::push(bool finding, std::variant<QueuedCall, OutcomeRecord, std::string> what) {
@@ -237,12 +237,10 @@ void Engine::apply_record(CallRecord& record) {
   resolve(*caller);
   saw_call(record.id.ts);
   ++counts_.applied_verdicts[index(record.decision)][index(record.mode)];
-  InFlight::Call call;
-  call.id = record.id;
   model_.score(caller->principal, *caller->group_level, *caller->tenant_level, caller->session_id,
-               tool_named(record.server, record.tool), record.id.ts, call.scored,
+               tool_named(record.server, record.tool), record.id.ts, next_call(record.id).scored,
                [&](double) { return record.blocked; });
-  if (!record.blocked) run(std::move(call), true);
+  if (!record.blocked) in_flight_.add(true);
 }
 
 void Engine::apply_record(OutcomeRecord& record) {

@@ -5,9 +5,9 @@
 //   observe()  after it: learn from it, queue a record
 //   apply()    the same for records of other processes and of earlier runs
 //
-// Knows no Python, no gateway, no storage and no clock: times are arguments (s since the epoch, UTC). Not thread-safe:
-// the caller keeps calls apart (the bindings hold the GIL). Throws std::invalid_argument while being built from wrong
-// settings; check() and observe() throw nothing but std::bad_alloc.
+// Knows no Python, no gateway, no storage and no clock: times are arguments (s since the epoch, UTC). Not
+// thread-safe: the caller keeps calls apart (the bindings hold the GIL). Throws std::invalid_argument while
+// being built from wrong settings; check() and observe() throw nothing but std::bad_alloc.
 #pragma once
 
 #include <array>
@@ -35,9 +35,9 @@ namespace tool_firewall {
 
 struct EngineSettings {
   ModelSettings model;
-  std::uint64_t worker = 0;   // marks this process's records
-  double learning_days = 0;   // learning mode turns into warn by itself after so long; 0: never
-  bool journaling = false;    // keep records for drain()
+  std::uint64_t worker = 0;  // marks this process's records
+  double learning_days = 0;  // learning mode turns into warn by itself after so long; 0: never
+  bool journaling = false;   // keep records for drain()
   std::string default_zone = "UTC";
   std::map<std::string, Zone> zones;                // by name; "UTC" need not be given
   std::map<std::string, std::string> tenant_zones;  // tenant -> zone name
@@ -46,24 +46,25 @@ struct EngineSettings {
 
 class Engine {
  public:
-  static constexpr std::size_t kMostQueued = 1U << 17;  // records; beyond, the oldest ordinary ones are dropped
+  static constexpr std::size_t kMostQueued = 1U
+                                             << 17;  // records; beyond, the oldest ordinary ones are dropped
   static constexpr std::size_t kMostTools = 1U << 16;
   static constexpr std::array<double, 9> kRiskBuckets = {.05, .1, .2, 1. / 3, .5, .6, .667, .8, 1};
 
   struct Counts {
-    std::array<std::array<std::uint64_t, 4>, 3> verdicts{};  // [decision][mode], of this process
+    std::array<std::array<std::uint64_t, 4>, 3> verdicts{};          // [decision][mode], of this process
     std::array<std::array<std::uint64_t, 4>, 3> applied_verdicts{};  // of the records it applied
     std::array<std::uint64_t, 4> outcomes{};
     std::array<std::uint64_t, kRiskBuckets.size()> risk{};  // not cumulative
     double risk_sum = 0;
     std::uint64_t blocked = 0;
     std::uint64_t uninspectable = 0;
-    std::uint64_t assumed_done = 0;  // no post hook within five minutes
-    std::uint64_t crowded_out = 0;   // counted as done early because too many calls were running
-    std::uint64_t unpaired = 0;      // post hooks without a call
-    std::uint64_t dropped = 0;       // ordinary records lost because the queue was full
+    std::uint64_t assumed_done = 0;   // no post hook within five minutes
+    std::uint64_t crowded_out = 0;    // counted as done early because too many calls were running
+    std::uint64_t unpaired = 0;       // post hooks without a call
+    std::uint64_t dropped = 0;        // ordinary records lost because the queue was full
     std::uint64_t findings_lost = 0;  // and, when that was not enough, findings
-    std::uint64_t unreadable = 0;    // records apply() could not read
+    std::uint64_t unreadable = 0;     // records apply() could not read
     std::uint64_t applied = 0;
     std::uint64_t tools_refused = 0;
   };
@@ -76,8 +77,8 @@ class Engine {
   // Completes a caller whose texts are set.
   void resolve(Caller& caller);
 
-  Verdict check(const InstancePolicy& policy, const CallerPtr& caller, std::string_view server, std::string_view tool,
-                const Arguments& arguments, double now);
+  Verdict check(const InstancePolicy& policy, const CallerPtr& caller, std::string_view server,
+                std::string_view tool, const Arguments& arguments, double now);
 
   // False when the ticket is unknown, which is counted.
   bool observe(std::uint64_t ticket, Outcome outcome, double now);
@@ -117,7 +118,8 @@ class Engine {
   };
   struct Queued {
     std::uint64_t order;
-    std::variant<QueuedCall, OutcomeRecord, std::string> what;  // a string: an encoded record that was put back
+    std::variant<QueuedCall, OutcomeRecord, std::string>
+        what;  // a string: an encoded record that was put back
   };
   using Queue = std::deque<Queued>;
 
@@ -126,7 +128,7 @@ class Engine {
   void decide(const InstancePolicy& policy, const Caller& caller, const Arguments& arguments, double now,
               Verdict& verdict) const;
   void saw_call(double now);
-  std::uint64_t run(InFlight::Call&& call, bool foreign);
+  InFlight::Call& next_call(const RecordId& id);
   void push(bool finding, std::variant<QueuedCall, OutcomeRecord, std::string> what);
   static std::string encode_queued(const Queued& queued);
   void apply_record(CallRecord& record);

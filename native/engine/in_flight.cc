@@ -5,16 +5,19 @@
 
 namespace tool_firewall {
 
-std::uint64_t InFlight::add(Call&& call, bool foreign, std::optional<Call>& overflow) {
+InFlight::Call& InFlight::next(std::optional<Call>& overflow) {
   if (size_ == kMost) overflow = release(oldest_);
   if (free_.empty()) {
     free_.push_back(static_cast<std::uint32_t>(slots_.size()));
     slots_.emplace_back();
   }
+  return slots_[free_.back()].call;
+}
+
+std::uint64_t InFlight::add(bool foreign) {
   const std::uint32_t at = free_.back();
   free_.pop_back();
   Slot& slot = slots_[at];
-  slot.call = std::move(call);
   slot.used = true;
   slot.foreign = foreign;
   slot.older = newest_;

@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
-// Calls that were checked and have not ended: what learn() will need, until the post hook comes or five minutes pass.
+// Calls that were checked and have not ended: what learn() will need, until the post hook comes or five
+// minutes pass.
 //
-// A ticket is a slot and a generation, so an old or foreign ticket is recognised. Calls of other processes are found by
-// their record id instead. When all slots are taken the oldest call counts as done early.
+// A ticket is a slot and a generation, so an old or foreign ticket is recognised. Calls of other processes
+// are found by their record id instead. When all slots are taken the oldest call counts as done early.
 #pragma once
 
 #include <cstddef>
@@ -26,8 +27,13 @@ class InFlight {
     RecordId id;
   };
 
-  // Puts a call in. When nothing is free, the oldest is moved into `overflow` first.
-  std::uint64_t add(Call&& call, bool foreign, std::optional<Call>& overflow);
+  // A place for the next call, to be filled in by the caller; valid until the next use of this object.
+  // Nothing happens to it until add(). When all places are taken, the oldest call is moved into `overflow`
+  // first.
+  Call& next(std::optional<Call>& overflow);
+
+  // Puts the call in next() in, and gives its ticket.
+  std::uint64_t add(bool foreign);
 
   // Takes a call out; nothing when the ticket or id is not (or no longer) here.
   std::optional<Call> take(std::uint64_t ticket);
@@ -49,7 +55,9 @@ class InFlight {
     bool foreign = false;
   };
   Call release(std::uint32_t slot);
-  static std::uint64_t foreign_key(std::uint64_t worker, std::uint64_t seq) { return worker ^ (seq * 0x9E3779B97F4A7C15ULL); }
+  static std::uint64_t foreign_key(std::uint64_t worker, std::uint64_t seq) {
+    return worker ^ (seq * 0x9E3779B97F4A7C15ULL);
+  }
 
   std::vector<Slot> slots_;
   std::vector<std::uint32_t> free_;

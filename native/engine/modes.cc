@@ -18,7 +18,8 @@ std::size_t Modes::mask_of(const Scope& scope) {
          (scope.user.empty() ? 0 : kUserBit);
 }
 
-std::string Modes::key_of(std::size_t mask, std::string_view tenant, std::string_view tool, std::string_view user) {
+std::string Modes::key_of(std::size_t mask, std::string_view tenant, std::string_view tool,
+                          std::string_view user) {
   // Lengths keep the parts apart whatever characters they hold.
   std::string key;
   const auto part = [&](std::size_t bit, std::string_view text) {
@@ -42,7 +43,8 @@ void Modes::clear(const Scope& scope) {
   tables_[mask].erase(key_of(mask, scope.tenant, scope.tool, scope.user));
 }
 
-const ModeRecord* Modes::in_force(std::string_view tenant, std::string_view tool, std::string_view user) const {
+const ModeRecord* Modes::in_force(std::string_view tenant, std::string_view tool,
+                                  std::string_view user) const {
   for (std::size_t mask = kMasks; mask-- > 0;) {
     if (tables_[mask].empty()) continue;
     const auto found = tables_[mask].find(key_of(mask, tenant, tool, user));

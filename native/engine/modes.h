@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Which mode is in force for a call. The most specific control record wins: user, then tool, then tenant, then global;
-// without one, what the plugin instance was configured with.
+// Which mode is in force for a call. The most specific control record wins: user, then tool, then tenant,
+// then global; without one, what the plugin instance was configured with.
 #pragma once
 
 #include <array>
@@ -40,7 +40,8 @@ class Modes {
   static constexpr std::size_t kMasks = 8;  // bit 2: user named, bit 1: tool, bit 0: tenant
   using Table = std::unordered_map<std::string, ModeRecord>;
   static std::size_t mask_of(const Scope& scope);
-  static std::string key_of(std::size_t mask, std::string_view tenant, std::string_view tool, std::string_view user);
+  static std::string key_of(std::size_t mask, std::string_view tenant, std::string_view tool,
+                            std::string_view user);
   std::array<Table, kMasks> tables_;
 };
 

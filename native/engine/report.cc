@@ -31,8 +31,10 @@ std::vector<BaselineStep> steps_between(const Engine& engine, const Levels& leve
     Session session;
     session.previous = from;
     for (const Tool* to : used) {
-      const ItemKey& key = Usage::keys(engine.hasher(), *to, session).step();
-      const Item item = read_item(key, levels);
+      Usage usage;
+      usage.set(engine.hasher(), *to, session);
+      usage.read(levels);
+      const Item& item = usage.step();
       if (item.known(Level::kUser))
         steps.push_back({name_or_empty(from), to->name, item.level(Level::kUser).count / weight});
     }
@@ -66,13 +68,17 @@ std::optional<Baseline> baseline_of(Engine& engine, std::string_view tenant, std
 
   std::vector<const Tool*> used;
   for (const Tool* tool : engine.tools()) {
-    const Item item = read_item(Usage::keys(engine.hasher(), *tool, Session{}).tool(), levels);
+    Usage usage;
+    usage.set(engine.hasher(), *tool, Session{});
+    usage.read(levels);
+    const Item& item = usage.tool();
     if (!item.known(Level::kUser)) continue;
     const Tally& tally = item.level(Level::kUser);
     out.tools.push_back({tool->server, tool->name, tally.count / weight, tally.count / tally.total});
     used.push_back(tool);
   }
-  std::sort(out.tools.begin(), out.tools.end(), [](const auto& a, const auto& b) { return a.count > b.count; });
+  std::sort(out.tools.begin(), out.tools.end(),
+            [](const auto& a, const auto& b) { return a.count > b.count; });
   out.steps = steps_between(engine, levels, used, weight);
   for (std::size_t bin = 0; bin < Zone::kHourBins; ++bin) {
     const std::uint64_t cell = engine.hasher().pair(static_cast<std::uint64_t>(KeyKind::kHour), bin);
@@ -81,7 +87,8 @@ std::optional<Baseline> baseline_of(Engine& engine, std::string_view tenant, std
   for (const HeldItem& held : principal->held) {
     const double until = held.since + engine.model().new_for();
     if (until > engine.last_call())
-      out.held.push_back({std::string(name_of(held.kind)), name_or_empty(held.tool), name_or_empty(held.from), until});
+      out.held.push_back(
+          {std::string(name_of(held.kind)), name_or_empty(held.tool), name_or_empty(held.from), until});
   }
   for (const SignalPtr& signal : engine.model().signals()) {
     std::vector<Fact> facts = signal->facts(levels, engine.last_call());

@@ -25,7 +25,9 @@ std::optional<Value> named(const std::array<std::string_view, N>& names, std::st
 
 std::string_view name_of(Mode mode) { return kModes.at(static_cast<std::size_t>(mode)); }
 std::string_view name_of(Decision decision) { return kDecisions.at(static_cast<std::size_t>(decision)); }
-std::string_view name_of(Inspection inspection) { return kInspections.at(static_cast<std::size_t>(inspection)); }
+std::string_view name_of(Inspection inspection) {
+  return kInspections.at(static_cast<std::size_t>(inspection));
+}
 std::string_view name_of(Outcome outcome) { return kOutcomes.at(static_cast<std::size_t>(outcome)); }
 std::optional<Mode> mode_named(std::string_view name) { return named<Mode>(kModes, name); }
 std::optional<Outcome> outcome_named(std::string_view name) { return named<Outcome>(kOutcomes, name); }

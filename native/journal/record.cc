@@ -32,7 +32,8 @@ class Writer {
     bytes_.append(reinterpret_cast<const char*>(&value), sizeof value);
   }
   void text(std::string_view value) {
-    const auto size = static_cast<std::uint16_t>(std::min<std::size_t>(value.size(), std::numeric_limits<std::uint16_t>::max()));
+    const auto size = static_cast<std::uint16_t>(
+        std::min<std::size_t>(value.size(), std::numeric_limits<std::uint16_t>::max()));
     number(size);
     bytes_.append(value.data(), size);
   }
@@ -105,7 +106,8 @@ std::string write(const OutcomeRecord& r) {
 
 std::string write(const ControlRecord& r) {
   Writer out(Kind::kControl, r.id);
-  for (const std::string* text : {&r.action, &r.tenant, &r.tool, &r.user, &r.value, &r.by, &r.why}) out.text(*text);
+  for (const std::string* text : {&r.action, &r.tenant, &r.tool, &r.user, &r.value, &r.by, &r.why})
+    out.text(*text);
   return out.take();
 }
 
@@ -136,7 +138,8 @@ CallRecord read_call(Reader& in, const RecordId& id) {
 ControlRecord read_control(Reader& in, const RecordId& id) {
   ControlRecord r;
   r.id = id;
-  for (std::string* text : {&r.action, &r.tenant, &r.tool, &r.user, &r.value, &r.by, &r.why}) *text = in.text();
+  for (std::string* text : {&r.action, &r.tenant, &r.tool, &r.user, &r.value, &r.by, &r.why})
+    *text = in.text();
   return r;
 }
 

@@ -1,13 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
 // Journal records and their encoding.
 //
-// A record is what one process tells the others and its own next start: a call was checked, it came to an end, an
-// operator changed something. Feeding the records of a journal to a fresh engine in order gives the same state and
-// the same scores. Records hold names, numbers and keyed digests; never argument values, tokens or results.
+// A record is what one process tells the others and its own next start: a call was checked, it came to an
+// end, an operator changed something. Feeding the records of a journal to a fresh engine in order gives the
+// same state and the same scores. Records hold names, numbers and keyed digests; never argument values,
+// tokens or results.
 //
-// Encoding (version 1, little endian): u8 version, u8 kind, u64 worker, u64 seq, f64 ts, then the fields of the kind in
-// the order of the structs below; text is u16 length + bytes (UTF-8, lone surrogates kept), longer text is cut.
-// A reader refuses versions and kinds it does not know.
+// Encoding (version 1, little endian): u8 version, u8 kind, u64 worker, u64 seq, f64 ts, then the fields of
+// the kind in the order of the structs below; text is u16 length + bytes (UTF-8, lone surrogates kept),
+// longer text is cut. A reader refuses versions and kinds it does not know.
 #pragma once
 
 #include <cstdint>

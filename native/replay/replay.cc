@@ -103,7 +103,8 @@ class LineWriter {
   }
 
   void write(std::string_view text) {
-    if (gzwrite(file_, text.data(), static_cast<unsigned>(text.size())) != static_cast<int>(text.size())) fail();
+    if (gzwrite(file_, text.data(), static_cast<unsigned>(text.size())) != static_cast<int>(text.size()))
+      fail();
   }
   // Must be called: the destructor cannot report a full disk.
   void close() {
@@ -138,12 +139,15 @@ class EventReader : public nlohmann::json_sax<json> {
     error_.clear();
     if (!json::sax_parse(line, this)) throw ReplayError(error_);
     for (const auto& [key, name] : kNames)
-      if (required(key) && (seen_ & bit(key)) == 0) throw ReplayError(phrase("'%s' is missing", std::string(name).c_str()));
+      if (required(key) && (seen_ & bit(key)) == 0)
+        throw ReplayError(phrase("'%s' is missing", std::string(name).c_str()));
     if (event_.arguments.inspection == Inspection::kInspected) event_.arguments.digest = digest_->result();
     return event_;
   }
 
-  bool null() override { return value('n', nullptr, 0, [&] { return optional_text(); }); }
+  bool null() override {
+    return value('n', nullptr, 0, [&] { return optional_text(); });
+  }
   bool boolean(bool v) override {
     return value(v ? 't' : 'f', nullptr, 0, [&] {
       if (key_ != Key::kOk) return wrong("true or false is not accepted here");
@@ -207,14 +211,17 @@ class EventReader : public nlohmann::json_sax<json> {
   };
 
   static std::uint32_t bit(Key key) { return 1U << static_cast<unsigned>(key); }
-  static bool required(Key key) { return key == Key::kId || key == Key::kTs || key == Key::kUser || key == Key::kTool; }
+  static bool required(Key key) {
+    return key == Key::kId || key == Key::kTs || key == Key::kUser || key == Key::kTool;
+  }
   static std::string_view name_of_key(Key key) {
     for (const auto& [known, name] : kNames)
       if (known == key) return name;
     return "";
   }
   bool wrong(const std::string& what) {
-    error_ = key_ == Key::kOther ? what : phrase("'%s': %s", std::string(name_of_key(key_)).c_str(), what.c_str());
+    error_ =
+        key_ == Key::kOther ? what : phrase("'%s': %s", std::string(name_of_key(key_)).c_str(), what.c_str());
     return false;
   }
 
@@ -312,7 +319,9 @@ class EventReader : public nlohmann::json_sax<json> {
 // JSON text of a string.
 void quote(std::string& out, std::string_view text) {
   bool plain = true;
-  for (const char c : text) plain &= static_cast<unsigned char>(c) >= 0x20 && c != '"' && c != '\\' && c != 0x7f && static_cast<signed char>(c) > 0;
+  for (const char c : text)
+    plain &= static_cast<unsigned char>(c) >= 0x20 && c != '"' && c != '\\' && c != 0x7f &&
+             static_cast<signed char>(c) > 0;
   if (plain) {
     out.append(1, '"').append(text).append(1, '"');
   } else {
@@ -400,7 +409,8 @@ ReplayResult replay(Engine& engine, const InstancePolicy& policy, const ReplayJo
     }
     const Verdict verdict =
         engine.check(policy, callers.of(*event), "", event->tool, event->arguments, event->ts);
-    if (verdict.ticket != 0) engine.observe(verdict.ticket, event->ok ? Outcome::kOk : Outcome::kToolError, event->ts);
+    if (verdict.ticket != 0)
+      engine.observe(verdict.ticket, event->ok ? Outcome::kOk : Outcome::kToolError, event->ts);
     ++result.events;
     ++result.verdicts[static_cast<std::size_t>(verdict.decision)];
     append_score(out, *event, verdict);

@@ -1,13 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 // Events from a JSON Lines file (plain or gzip) through an engine, one score line an event.
 //
-// Event: {event_id, ts, tenant, user, agent, session, tool, args, ok, cost, duration}; ts in seconds since the epoch,
-// UTC, ascending. event_id, ts, user and tool are required. The agent is taken as the peer group.
+// Event: {event_id, ts, tenant, user, agent, session, tool, args, ok, cost, duration}; ts in seconds since
+// the epoch, UTC, ascending. event_id, ts, user and tool are required. The agent is taken as the peer group.
 // Score: {event_id, risk, risk_pre, verdict, signals: [{name, p, value, baseline, explanation}]}.
 #pragma once
 
-#include <cstdint>
 #include <array>
+#include <cstdint>
 #include <functional>
 #include <stdexcept>
 #include <string>
@@ -18,7 +18,7 @@ namespace tool_firewall {
 
 struct ReplayResult {
   std::uint64_t events = 0;
-  std::uint64_t skipped = 0;  // bad lines, with skip_bad
+  std::uint64_t skipped = 0;                // bad lines, with skip_bad
   std::array<std::uint64_t, 3> verdicts{};  // by Decision
 };
 
@@ -36,6 +36,7 @@ struct ReplayJob {
 using ReplayProgress = std::function<void(std::uint64_t, std::uint64_t, std::uint64_t)>;
 
 // Throws ReplayError naming the file, or the line as "line 17: ...".
-ReplayResult replay(Engine& engine, const InstancePolicy& policy, const ReplayJob& job, const ReplayProgress& progress);
+ReplayResult replay(Engine& engine, const InstancePolicy& policy, const ReplayJob& job,
+                    const ReplayProgress& progress);
 
 }  // namespace tool_firewall

@@ -1,8 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
-// A keyed digest of a call's arguments that does not depend on the order of keys, made in one pass without copying.
+// A keyed digest of a call's arguments that does not depend on the order of keys, made in one pass without
+// copying.
 //
-// Every leaf hashes its path, its type and its value (XXH3, secret seed); the 128-bit hashes are added up, and the sum
-// goes through SipHash with the secret key, so the digest of a value says nothing without the installation's key.
+// Every leaf hashes its path, its type and its value (XXH3, secret seed); the 128-bit hashes are added up,
+// and the sum goes through SipHash with the secret key, so the digest of a value says nothing without the
+// installation's key.
 #pragma once
 
 #include <cstddef>

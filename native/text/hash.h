@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 // Keyed hashing, the only kind used here.
 //
-// Text that a caller can choose (user, tool, session names) goes through SipHash-2-4 with a secret key, so nobody
-// outside can make names collide. Numbers made from such hashes are combined with XXH3 under a secret seed, which is
-// a few times faster. Both depend on the installation's key alone: two processes with one key build equal tables.
+// Text that a caller can choose (user, tool, session names) goes through SipHash-2-4 with a secret key, so
+// nobody outside can make names collide. Numbers made from such hashes are combined with XXH3 under a secret
+// seed, which is a few times faster. Both depend on the installation's key alone: two processes with one key
+// build equal tables.
 #pragma once
 
 #include <array>

@@ -1,11 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 // burst: too many calls at once, a floor under the risk whatever the other signals say.
 //
-//   limit   more than burst_threshold calls within burst_window seconds, counted exactly: risk .5 or more. Exempt are
+//   limit   more than burst_threshold calls within burst_window seconds, counted exactly: risk .5 or more.
+//   Exempt are
 //           principals who, unblocked, exceeded the limit on three different days before.
-//   record  the decayed count of the last minute N60 is 15 or more and 2.5 times the user's own record M or more:
-//           risk .5 + .1 log2(N60 / 2.5 M). M starts at 3, fades with a half-life of 30 days and grows at most
-//           threefold per 10 minutes; calls that were blocked do not raise it.
+//   record  the decayed count of the last minute N60 is 15 or more and 2.5 times the user's own record M or
+//   more:
+//           risk .5 + .1 log2(N60 / 2.5 M). M starts at 3, fades with a half-life of 30 days and grows at
+//           most threefold per 10 minutes; calls that were blocked do not raise it.
 #include <algorithm>
 #include <cmath>
 
@@ -58,7 +60,8 @@ class Burst final : public Signal {
     exempt_ = is_exempt(user, sight.now);
 
     floor_ = 0;
-    if (minute_ >= kLeast && minute_ >= kOver * record_) floor_ = .5 + .1 * std::log2(minute_ / (kOver * record_));
+    if (minute_ >= kLeast && minute_ >= kOver * record_)
+      floor_ = .5 + .1 * std::log2(minute_ / (kOver * record_));
     if (over_limit_ && !exempt_) floor_ = std::max(floor_, .5 + .1 * std::log2(calls_ / threshold_));
     floor_ = std::min(floor_, kHighest);
   }
@@ -67,7 +70,8 @@ class Burst final : public Signal {
 
   Numbers numbers(const Sight&) const override {
     const bool limit = over_limit_ && !exempt_;
-    return {limit ? calls_ : minute_, limit ? threshold_ : record_,
+    return {limit ? calls_ : minute_,
+            limit ? threshold_ : record_,
             {limit ? 1.0F : 0.0F, static_cast<float>(window_), static_cast<float>(record_), 0}};
   }
 

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// frequency (m3: rate): calls in the last 1, 10 and 60 minutes (exponentially decayed counts N), each ln N as a z-score
-// against the user's own mean and variance, shrunk to the peer group with the weight of 15 calls. The largest counts.
+// frequency (m3: rate): calls in the last 1, 10 and 60 minutes (exponentially decayed counts N), each ln N as
+// a z-score against the user's own mean and variance, shrunk to the peer group with the weight of 15 calls.
+// The largest counts.
 #include <algorithm>
 #include <array>
 #include <cmath>
@@ -106,14 +107,17 @@ class Frequency final : public Signal {
     for (std::size_t i = 0; i < kWindows.size(); ++i) {
       const Expected expected = shrunk(user.usual[i], group.usual[i]);
       facts.push_back({phrase("usual_%.0fs", kWindows[i]), std::exp(expected.mean)});
-      facts.push_back({phrase("high_%.0fs", kWindows[i]), std::exp(expected.mean + kClip * expected.deviation)});
+      facts.push_back(
+          {phrase("high_%.0fs", kWindows[i]), std::exp(expected.mean + kClip * expected.deviation)});
     }
     return facts;
   }
 
   std::string explain(const Numbers& n, const Names&) const override {
     return phrase("%s calls in about %s; usual for this user is %s", quantity(n.value).c_str(),
-                  n.detail[0] < 120 ? "one minute" : n.detail[0] < 1200 ? "ten minutes" : "one hour",
+                  n.detail[0] < 120    ? "one minute"
+                  : n.detail[0] < 1200 ? "ten minutes"
+                                       : "one hour",
                   quantity(n.baseline).c_str());
   }
 

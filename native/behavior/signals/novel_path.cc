@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// novel_path (m3: trans, skip, path): how improbable this tool is after the previous one, and after each of the last
-// six distinct tools of the session. Both are Witten-Bell chains over user, peer group and tenant, on top of how
-// probable the tool is at all.
+// novel_path (m3: trans, skip, path): how improbable this tool is after the previous one, and after each of
+// the last six distinct tools of the session. Both are Witten-Bell chains over user, peer group and tenant,
+// on top of how probable the tool is at all.
 #include <cmath>
 
 #include "behavior/signal.h"
@@ -33,9 +33,11 @@ class NovelPath final : public Signal {
     tool_ = witten_bell(usage.tool(), sight.weight, 0);
     step_ = witten_bell(usage.step(), sight.weight, tool_);
     const double transition = -std::log(step_);
-    double skip = 0;
-    for (const Item& item : usage.skips()) skip -= std::log(witten_bell(item, sight.weight, tool_));
-    if (!usage.skips().empty()) skip /= static_cast<double>(usage.skips().size());
+    // The mean of the logarithms as one logarithm: six probabilities of at least 1e-12 cannot underflow.
+    double together = 1;
+    for (const Item& item : usage.skips()) together *= witten_bell(item, sight.weight, tool_);
+    const double skip =
+        usage.skips().empty() ? 0 : -std::log(together) / static_cast<double>(usage.skips().size());
     raw[0] = transition;
     raw[1] = skip;
     raw[2] = transition + skip;
@@ -51,12 +53,13 @@ class NovelPath final : public Signal {
   std::string explain(const Numbers& n, const Names& names) const override {
     const std::string step =
         names.previous.empty()
-            ? phrase("%.*s as the first call of a session", static_cast<int>(names.tool.size()), names.tool.data())
+            ? phrase("%.*s as the first call of a session", static_cast<int>(names.tool.size()),
+                     names.tool.data())
             : phrase("%.*s after %.*s", static_cast<int>(names.tool.size()), names.tool.data(),
                      static_cast<int>(names.previous.size()), names.previous.data());
-    return phrase("%s was expected with %s (the tool anywhere: %s); the user did it %s of %s times", step.c_str(),
-                  odds(n.value).c_str(), odds(n.baseline).c_str(), quantity(n.detail[0]).c_str(),
-                  quantity(n.detail[1]).c_str());
+    return phrase("%s was expected with %s (the tool anywhere: %s); the user did it %s of %s times",
+                  step.c_str(), odds(n.value).c_str(), odds(n.baseline).c_str(),
+                  quantity(n.detail[0]).c_str(), quantity(n.detail[1]).c_str());
   }
 
  private:

@@ -1,13 +1,18 @@
 // SPDX-License-Identifier: Apache-2.0
-// novelty (m3: nps): steps and skips nobody has seen, weighed by how often this user, the peer group and the tenant
-// meet new ones. A new step of somebody who does something new every day says little; the first in two weeks says a lot.
+// novelty (m3: nps): steps and skips nobody has seen, weighed by how often this user, the peer group and the
+// tenant meet new ones. A new step of somebody who does something new every day says little; the first in two
+// weeks says a lot.
 //
-//   new to the user:    -ln (w_u + 4 r_g + 1) / (n_u + 5)   n_u calls, w_u of them new; r_g the peer group's rate
-//   ... and the group:  -ln r2                              of what is new to its user, the share new to the group
-//   ... and the tenant: -ln r3                              of what is new to the group, the share new to the tenant
+//   new to the user:    -ln (w_u + 4 r_g + 1) / (n_u + 5)   n_u calls, w_u of them new; r_g the peer group's
+//   rate
+//   ... and the group:  -ln r2                              of what is new to its user, the share new to the
+//   group
+//   ... and the tenant: -ln r3                              of what is new to the group, the share new to the
+//   tenant
 //
-// A tool or step first seen at high risk insists on that risk until it is accepted or its time is up (HeldItem):
-// otherwise the calibrators, which learn from every call, would make the second one look ordinary.
+// A tool or step first seen at high risk insists on that risk until it is accepted or its time is up
+// (HeldItem): otherwise the calibrators, which learn from every call, would make the second one look
+// ordinary.
 #include <algorithm>
 #include <array>
 #include <cmath>
@@ -24,7 +29,7 @@ constexpr double kGroupWindow = 400;  // calls
 constexpr double kNewWindow = 200;    // new items
 constexpr double kEnough = 5;         // calls of a user before it teaches the group
 
-constexpr float kStillNew = 4;        // in Numbers::detail[1]
+constexpr float kStillNew = 4;  // in Numbers::detail[1]
 
 enum Kind : std::uint8_t { kStep, kSkip, kKinds };
 
@@ -92,7 +97,8 @@ class Novelty final : public Signal {
                         : subject.known(Level::kGroup)  ? 1.0F
                         : subject.known(Level::kTenant) ? 2.0F
                                                         : 3.0F;
-    return {score_, user.calls > 0 ? user.fresh / user.calls : 0,
+    return {score_,
+            user.calls > 0 ? user.fresh / user.calls : 0,
             {tool.known(Level::kUser) ? 0.0F : 1.0F, reach, static_cast<float>(user.fresh),
              static_cast<float>(user.calls)}};
   }
@@ -111,12 +117,14 @@ class Novelty final : public Signal {
     const bool new_tool = n.detail[0] > 0;
     const std::string step =
         names.previous.empty()
-            ? phrase("a session that starts with %.*s", static_cast<int>(names.tool.size()), names.tool.data())
+            ? phrase("a session that starts with %.*s", static_cast<int>(names.tool.size()),
+                     names.tool.data())
             : phrase("%.*s after %.*s", static_cast<int>(names.tool.size()), names.tool.data(),
                      static_cast<int>(names.previous.size()), names.previous.data());
     const std::string what =
         new_tool ? phrase("the tool %.*s", static_cast<int>(names.tool.size()), names.tool.data()) : step;
-    const char* reach = n.detail[1] >= kStillNew ? "still new: first seen in a call of high risk and not accepted yet"
+    const char* reach = n.detail[1] >= kStillNew
+                            ? "still new: first seen in a call of high risk and not accepted yet"
                         : n.detail[1] >= 3 ? "new to this user, the peer group and the tenant"
                         : n.detail[1] >= 2 ? "new to this user and the peer group"
                         : n.detail[1] >= 1 ? "new to this user"
@@ -130,8 +138,7 @@ class Novelty final : public Signal {
     if (item.known(Level::kUser)) return 0;
     const auto& user = of<UserRates>(*sight.levels.user).of[kind];
     const auto& group = of<GroupRates>(*sight.levels.group).of[kind];
-    double score =
-        -std::log((user.fresh + 4 * group.new_to_user.rate(1, 4) + 1) / (user.calls + 5));
+    double score = -std::log((user.fresh + 4 * group.new_to_user.rate(1, 4) + 1) / (user.calls + 5));
     if (item.known(Level::kGroup)) return score;
     score -= std::log(group.new_to_group.rate(1, 2));
     if (!item.known(Level::kTenant)) score -= std::log(group.new_to_tenant.rate(1, 2));

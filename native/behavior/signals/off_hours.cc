@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// off_hours (m3: hour): at what local hours this user starts sessions, weekdays and weekends apart. A kernel of
-// (1/4, 1/2, 1/4) lets neighbouring hours help each other; n = 0 gives 1/48 for every hour.
+// off_hours (m3: hour): at what local hours this user starts sessions, weekdays and weekends apart. A kernel
+// of (1/4, 1/2, 1/4) lets neighbouring hours help each other; n = 0 gives 1/48 for every hour.
 #include <cmath>
 
 #include "behavior/signal.h"
@@ -32,14 +32,18 @@ class OffHours final : public Signal {
     const CountTable& counts = sight.levels.user->counts;
     const std::uint32_t day = sight.hour_bin / kHours * kHours;
     const std::uint32_t hour = sight.hour_bin % kHours;
-    const auto starts = [&](std::uint32_t at) { return counts.get(cells_[day + at % kHours]) / sight.weight; };
+    const auto starts = [&](std::uint32_t at) {
+      return counts.get(cells_[day + at % kHours]) / sight.weight;
+    };
     total_ = counts.get(row_) / sight.weight;
     near_ = .5 * starts(hour) + .25 * starts(hour + 1) + .25 * starts(hour + kHours - 1);
     raw[0] = -std::log((near_ + 1. / kHours) / (total_ + 2));
   }
 
   Numbers numbers(const Sight& sight) const override {
-    return {near_, total_ / Zone::kHourBins, {static_cast<float>(sight.hour_bin), static_cast<float>(total_), 0, 0}};
+    return {near_,
+            total_ / Zone::kHourBins,
+            {static_cast<float>(sight.hour_bin), static_cast<float>(total_), 0, 0}};
   }
 
   void learn(const Ran& ran) override {
@@ -64,6 +68,8 @@ class OffHours final : public Signal {
 
 }  // namespace
 
-SignalPtr make_off_hours(const SignalSettings& settings) { return std::make_unique<OffHours>(*settings.hasher); }
+SignalPtr make_off_hours(const SignalSettings& settings) {
+  return std::make_unique<OffHours>(*settings.hasher);
+}
 
 }  // namespace tool_firewall
