@@ -132,6 +132,9 @@ class CallerResolver:
     a client sends.
     """
 
+    resolve: Callable[[Any], Caller]
+    """The Caller of a GlobalContext. One dict lookup when this caller was seen lately."""
+
     def __init__(self, make: Callable[..., Caller], digest: Callable[[str], str], settings: Settings) -> None:
         self._make = make
         self._digest = digest
@@ -141,67 +144,77 @@ class CallerResolver:
         self._callers: Recent[tuple[Any, ...], Caller] = Recent(_CALLERS)
         self._tokens: Recent[str, str] = Recent(_TOKENS)
         self._hints: Recent[tuple[str, str], dict[str, float]] = Recent(_HINTED_USERS)
-        self._known = self._callers.young
-        self._headers = _NO_HEADERS
-        self._authorization = "authorization"
+        self._headers: ContextVar[Mapping[str, Any]] | None = None
+        self._authorization = ""
         self.look_for_gateway()
 
     def look_for_gateway(self) -> None:
-        """Binds to the gateway's request headers if it is there by now. Cheap; call it when an instance is
-        built.
-        """
-        self._headers = gateway_request_headers()
-        self._authorization = gateway_authorization_header()
+        """Binds to the gateway's request headers if they are there by now. Cheap: done for each instance."""
+        headers, authorization = gateway_request_headers(), gateway_authorization_header()
+        if (headers, authorization) != (self._headers, self._authorization):
+            self._headers, self._authorization = headers, authorization
+            self.resolve = self._resolver(headers.get, authorization)
 
-    def resolve(self, context: Any) -> Caller:
-        """The Caller of a GlobalContext. One dict lookup when this caller was seen lately."""
-        user = context.user
-        if user.__class__ is dict:
-            user = user.get("email")
-        headers = self._headers.get()
-        if headers:
-            key = (
-                context.tenant_id,
-                user,
-                headers.get(self._authorization),
-                headers.get(self._session_header) if self._session_header else None,
-                headers.get(self._agent_header) if self._agent_header else None,
-            )
-        else:
-            key = (context.tenant_id, user, None, None, None)
-        if user is not None:
+    def _resolver(
+        self, current_headers: Callable[[], Mapping[str, Any]], authorization_name: str
+    ) -> Callable[[Any], Caller]:
+        # A closure, not a method: on the call path its variables cost half of what attributes would.
+        known = self._callers.young
+        look_up = self._look_up
+        session_name = self._session_header or ""
+        agent_name = self._agent_header or ""
+
+        def resolve(context: Any) -> Caller:
+            user = context.user
+            if user.__class__ is dict:
+                user = user.get("email")
+            headers = current_headers()
+            if not headers:
+                try:
+                    return known[context.tenant_id, user]
+                except (KeyError, TypeError):  # TypeError: something in it cannot be a key
+                    return look_up(context, user, None, None, None)
+            authorization = headers.get(authorization_name)
+            hint = headers.get(session_name)
+            agent = headers.get(agent_name)
             try:
-                return self._known[key]
-            except (KeyError, TypeError):  # TypeError: something in it cannot be a key
-                return self._look_up(context, key)
-        return self._look_up(context, key)
+                return known[context.tenant_id, user, authorization, hint, agent]
+            except (KeyError, TypeError):
+                return look_up(context, user, authorization, hint, agent)
 
-    def _look_up(self, context: Any, key: tuple[Any, ...]) -> Caller:
-        tenant, user, authorization, hint, agent = map(_text, key)
-        if not user and isinstance(context.user, Mapping):  # a dict of another make
-            user = _text(context.user.get("email"))
-        if not user and context.user_context is not None:
-            user = _text(getattr(context.user_context, "email", None)) or _text(
-                getattr(context.user_context, "user_id", None)
-            )
-        user = user or ANONYMOUS
-        # The hint joins the key only once it counts: a client that makes up a new one for every call then
-        # finds the one shared entry and cannot push other callers out of the cache.
-        hint = self._counting_hint(tenant, user, hint[:_LONGEST_HEADER_VALUE]) if hint else ""
-        agent = agent[:_LONGEST_HEADER_VALUE]
-        checked = (tenant or None, user, authorization or None, hint or None, agent or None)
-        caller = self._callers.find(checked)
+        return resolve
+
+    def _look_up(
+        self, context: Any, user: object, authorization: object, hint: object, agent: object
+    ) -> Caller:
+        tenant = _text(context.tenant_id)
+        name = _text(user)
+        if not name and isinstance(context.user, Mapping):  # a dict of another make
+            name = _text(context.user.get("email"))
+        if not name and context.user_context is not None:
+            name = _text(getattr(context.user_context, "email", None))
+            name = name or _text(getattr(context.user_context, "user_id", None))
+        name = name or ANONYMOUS
+        bearer = _text(authorization)
+        # A hint joins the key only if it counts: a client that makes up a new one for every call then finds
+        # the one shared entry, and cannot push other callers out of the cache.
+        session = self._counting_hint(tenant, name, _text(hint)[:_LONGEST_HEADER_VALUE])
+        agent_name = _text(agent)[:_LONGEST_HEADER_VALUE]
+        key: tuple[Any, ...] = (tenant or None, name)
+        if bearer or session or agent_name:
+            key = (*key, bearer or None, session or None, agent_name or None)
+        caller = self._callers.find(key)
         if caller is None:
-            jti = self._jti(authorization) if authorization else ""
+            jti = self._jti(bearer) if bearer else ""
             caller = self._make(
                 tenant,
-                user,
-                agent=agent,
-                group=self._group_of.get(user, ""),
-                session=self._digest(repr(("session", tenant, user, jti, hint))),
+                name,
+                agent=agent_name,
+                group=self._group_of.get(name, ""),
+                session=self._digest(repr(("session", tenant, name, jti, session))),
                 token=self._digest(repr(("token", jti))) if jti else "",
             )
-            self._callers.keep(checked, caller)
+            self._callers.keep(key, caller)
         return caller
 
     def _jti(self, authorization: str) -> str:
@@ -213,6 +226,8 @@ class CallerResolver:
 
     def _counting_hint(self, tenant: str, user: str, hint: str) -> str:
         """`hint` if it is among the first 16 of this user within a day, else ""."""
+        if not hint:
+            return ""
         hints = self._hints.find((tenant, user))
         if hints is None:
             hints = {}

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import os
 import threading
+import weakref
 from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
     from .runtime import Runtime
 
 _registering = threading.Lock()
-_registered: set[int] = set()  # ids of the registries that have our collector
+_registered: weakref.WeakSet[CollectorRegistry] = weakref.WeakSet()
 
 
 class FirewallCollector(Collector):
@@ -107,9 +108,9 @@ def register(
 ) -> None:
     """Adds the collector to `registry`, once per process."""
     with _registering:
-        if id(registry) not in _registered:
+        if registry not in _registered:
             registry.register(FirewallCollector(runtimes, alarms, events))
-            _registered.add(id(registry))
+            _registered.add(registry)
 
 
 def _bound(upper: float | str) -> str:
