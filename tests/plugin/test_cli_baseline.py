@@ -38,7 +38,7 @@ def test_list_has_everybody_once_per_tenant_the_busiest_first(site: Site) -> Non
     only = json.loads(run("baseline", "list", "--tenant", "t2", "--state", str(site.folder), "--json").stdout)
     assert [entry["user"] for entry in only] == ["bob@example.com"]
     text = run("baseline", "list", "--state", str(site.folder)).stdout
-    assert "2026-11-16 12:00:00 UTC" in text
+    assert "2026-11-16 12:00" in text
 
 
 def test_list_of_an_empty_journal(tmp_path: Path) -> None:
@@ -52,7 +52,7 @@ def test_show_names_tools_with_their_share(site: Site) -> None:
     text = show(site, "alice@example.com")
     rows = {
         line.split()[0]: line.split()[1:]
-        for line in text.splitlines()
+        for line in text.split("\nsteps")[0].splitlines()
         if line.startswith(("db_query", "export"))
     }
     assert rows["db_query"][0] == "83.3%"

@@ -15,6 +15,7 @@ from .output import (
     counted,
     duration,
     fail,
+    minute,
     moment,
     print_json,
     print_table,
@@ -69,13 +70,16 @@ def list_users(tenant: TenantOption = None, state: StateOption = None, as_json: 
             entry["tenant"] or "(no tenant)",
             entry["group"] or "(tenant)",
             f"{entry['calls']:,}",
-            moment(entry["first"]),
-            moment(entry["last"]),
+            minute(entry["first"]),
+            minute(entry["last"]),
         ]
         for entry in found
     ]
     print_table(
-        "", ["user", "tenant", "compared with", ">calls", "=first", "=last"], rows, empty="no user yet"
+        "",
+        ["user", "tenant", "compared with", ">calls", "=first (UTC)", "=last (UTC)"],
+        rows,
+        empty="no user yet",
     )
 
 

@@ -98,6 +98,12 @@ def moment(ts: float) -> str:
         return f"{ts:g} s"
 
 
+def minute(ts: float) -> str:
+    """moment() without seconds and zone, for columns whose heading says UTC."""
+    text = moment(ts)
+    return text[:16] if text.endswith(" UTC") else text
+
+
 def duration(seconds: float) -> str:
     """A length of time, roughly: 3 s, 5 min, 2.5 h, 4 days."""
     seconds = max(seconds, 0.0)

@@ -9,7 +9,7 @@ from ..journal.interface import Worker
 from .history import History, read_history
 from .liveness import state_of
 from .options import JsonOption, StateOption
-from .output import counted, duration, moment, print_json, print_table, reports_errors, say, size
+from .output import counted, duration, minute, moment, print_json, print_table, reports_errors, say, size
 from .scopes import modes_in_force, scope_words
 
 _GOOD, _BAD = "green", "bold red"
@@ -105,10 +105,10 @@ def _print(found: dict[str, Any], history: History) -> None:
         say(f"           {counted(journal['unreadable'], 'record')} could not be read", _BAD)
     if found["scopes"]:
         rows = [
-            [scope_words(entry), entry["mode"], moment(entry["since"]), entry["by"], entry["why"]]
+            [scope_words(entry), entry["mode"], minute(entry["since"]), entry["by"], entry["why"]]
             for entry in found["scopes"]
         ]
-        print_table("narrower scopes", ["scope", "=mode", "=since", "by", "why"], rows)
+        print_table("narrower scopes", ["scope", "=mode", "=since (UTC)", "by", "why"], rows)
     _print_workers(found["workers"])
 
 
@@ -131,14 +131,14 @@ def _print_workers(workers: list[dict[str, Any]]) -> None:
             worker["state"],
             duration(worker["age_seconds"]) + " ago",
             str(worker["mode"] or ""),
-            moment(worker["started"] or 0),
+            minute(worker["started"] or 0),
             str(worker["version"] or ""),
         ]
         for worker in workers
         if worker["state"] != "left"
     ]
     if rows:
-        print_table("", [">pid", "host", "state", "=heard of", "mode", "=started", "version"], rows)
+        print_table("", [">pid", "host", "=state", "=heard of", "=mode", "=started (UTC)", "version"], rows)
 
 
 def _name(worker: dict[str, Any]) -> str:
