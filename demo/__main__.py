@@ -20,7 +20,7 @@ from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn
 from demo.report import show, write_summary
 from demo.story import BURST_LIMIT, STEPS, StepResult, Story
 
-FOLDER: Final = Path("build/demo").absolute()
+FOLDER: Final = Path("build/demo")  # in the project's root, where `make demo` runs
 NAMES: Final = {"rpc": "/rpc", "mcp": "MCP streamable HTTP"}
 _INTERRUPTED: Final = 130
 
@@ -60,7 +60,7 @@ def play(transport: str, progress: Progress, task: TaskID) -> list[StepResult]:
     def doing(what: str) -> None:
         progress.update(task, description=f"{NAMES[transport]}: {what}")
 
-    folder = FOLDER / transport
+    folder = FOLDER.absolute() / transport
     folder.mkdir(parents=True)
     plugin = firewall_plugin(mode="warn", burst_threshold=BURST_LIMIT, burst_window_seconds=60)
     doing("starting the gateway and the upstream server")

@@ -81,6 +81,7 @@ def test_odd_arguments_get_an_answer(shared: Screened, mode: str, case: str) -> 
 
 
 def test_what_cannot_be_inspected_is_stopped_only_in_block_mode(shared: Screened) -> None:
+    shared.firewall.mode("learning")
     shared.firewall.skip()
     shared.lab.upstream_calls()
     answer = shared.lab.rpc("alice").send(body(shared, RAW["90 levels"]))
