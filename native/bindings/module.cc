@@ -8,6 +8,7 @@
 #include <pybind11/stl.h>
 
 #include <chrono>
+#include <limits>
 #include <memory>
 #include <optional>
 #include <string>
@@ -210,6 +211,7 @@ py::dict metrics_dict(const Engine& engine) {
     sum += engine.counts().risk[i];
     buckets.append(py::make_tuple(Engine::kRiskBuckets[i], sum));
   }
+  buckets.append(py::make_tuple(std::numeric_limits<double>::infinity(), sum));
   out["risk_buckets"] = buckets;
   out["risk_sum"] = engine.counts().risk_sum;
   return out;

@@ -108,7 +108,7 @@ class Engine:
     def counters(self) -> dict[str, int]:
         """Monotonic counts: verdicts by decision and mode, bounds reached, unpaired posts, records dropped or unreadable."""
     def metrics(self) -> dict[str, Any]:
-        """{verdicts: {(decision, mode): n}, risk_buckets: [(le, cumulative n)], risk_sum: float}: for Prometheus."""
+        """{verdicts: {(decision, mode): n}, risk_buckets: [(le, cumulative n), ..., (inf, n)], risk_sum: float}: for Prometheus."""
 
 def decode_record(record: bytes) -> dict[str, Any]:
     """{kind: "call" | "outcome" | "control", ts, worker, seq, ...}; ValueError when it is not a record of a known version."""
