@@ -1,0 +1,242 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The native engine against the plain Python model in tests/reference: the same calls, the same numbers.
+
+About 100,000 invented calls by default. More, and labelled traffic:
+
+    TOOL_FIREWALL_REFERENCE_CALLS=1000000   how many calls to invent
+    TOOL_FIREWALL_STREAMS=FOLDER            compare on every FOLDER/*/events.jsonl.gz, the format that
+                                            `tool-firewall replay` reads; without it that test is skipped
+"""
+
+import gzip
+import json
+import math
+import os
+import sys
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from cpex_tool_firewall import _native, zones
+from reference.model import Call, Model, Settings, Verdict
+from reference.people import Item
+from reference.traffic import DAY, HOUR, TENANT_ZONES, USER_ZONES, ZONES, Step, Traffic
+
+CALLS = int(os.environ.get("TOOL_FIREWALL_REFERENCE_CALLS", "100000"))
+STREAMS = os.environ.get("TOOL_FIREWALL_STREAMS", "")
+
+SAME = 1e-9  # of risks and other 64-bit numbers, absolute and relative
+SAME_P = 1e-6  # of p, a 32-bit number, relative
+
+KEY = b"k" * 32
+UNINSPECTABLE = {"x": object()}
+
+# What the invented traffic must reach, or it compares less than it claims.
+MUST_MEET = (
+    *("allow", "audit", "deny", "severe", "blocked"),
+    *("assumed_done", "unpaired", "full_history", "most_sessions"),
+    *("held", "held_again", "released", "floor_of_held"),
+    *("floor_of_limit", "floor_of_record", "exempt"),
+    *("rare_again", "halved", "epochs"),
+)
+
+
+@dataclass
+class Deviation:
+    """The largest differences seen."""
+
+    risk: float = 0.0
+    p: float = 0.0
+    number: float = 0.0
+    calls: int = 0
+    reasons: int = 0
+
+
+def native_engine(settings: Settings) -> _native.Engine:
+    return _native.Engine(
+        KEY,
+        burst_threshold=settings.burst_threshold,
+        burst_window=settings.burst_window,
+        half_life_days=settings.half_life / DAY,
+        new_for_hours=settings.new_for / HOUR,
+        session_idle=settings.session_idle,
+        zones=zones.tables(ZONES),
+        default_zone=settings.default_zone,
+        tenant_zones=settings.tenant_zones,
+        user_zones=settings.user_zones,
+    )
+
+
+class Pair:
+    """Both engines, fed with the same calls."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.engine = native_engine(settings)
+        self.model = Model(settings)
+        self.callers: dict[tuple[str, ...], _native.Caller] = {}
+        self.policies: dict[tuple[str, float], _native.Policy] = {}
+        self.tickets: dict[int, tuple[int, int]] = {}  # by step id: of the engine, of the model
+        self.deviation = Deviation()
+        self.now = 0.0
+
+    def run(self, steps: Iterable[Step]) -> Deviation:
+        for number, step in enumerate(steps):
+            try:
+                self.feed(step)
+            except AssertionError as error:
+                raise AssertionError(f"step {number}: {step}: {error}") from error
+        return self.deviation
+
+    def feed(self, step: Step) -> None:
+        self.now = max(self.now, step.now)
+        if step.call is not None:
+            self.tickets[step.id] = self.check(step.call, step.now)
+            return
+        ours, theirs = self.tickets.pop(step.id)
+        if ours or theirs:
+            assert self.engine.observe(ours, "ok", step.now) == self.model.observe(theirs, step.now)
+
+    def check(self, call: Call, now: float) -> tuple[int, int]:
+        expected = self.model.check(call, now)
+        server, _, tool = call.tool.rpartition("/")
+        verdict = self.engine.check(
+            self.policy(call),
+            self.caller(call),
+            server,
+            tool,
+            {} if call.inspectable else UNINSPECTABLE,
+            now,
+        )
+        self.compare(verdict, expected)
+        return verdict.ticket, expected.ticket
+
+    def compare(self, verdict: _native.Verdict, expected: Verdict) -> None:
+        risk = abs(verdict.risk - expected.risk)
+        assert math.isclose(verdict.risk, expected.risk, rel_tol=SAME, abs_tol=SAME), (
+            f"risk {verdict.risk!r}, the model says {expected.risk!r} with {expected.surprises}"
+        )
+        assert 0 <= verdict.risk <= 1
+        assert (verdict.decision, verdict.blocked) == (expected.decision, expected.blocked)
+        assert verdict.session_context == expected.previous.rpartition("/")[2]
+        reasons = verdict.reasons
+        assert [one.signal for one in reasons] == [one.signal for one in expected.reasons]
+        for ours, theirs in zip(reasons, expected.reasons, strict=True):
+            assert 0 < ours.p <= 1
+            assert math.isclose(ours.p, theirs.p, rel_tol=SAME_P), (
+                f"{ours.signal}: p {ours.p!r}, not {theirs.p!r}"
+            )
+            self.deviation.p = max(self.deviation.p, abs(ours.p / theirs.p - 1))
+            self.same_number(ours.value, theirs.value, f"{ours.signal}: value")
+            self.same_number(ours.baseline, theirs.baseline, f"{ours.signal}: baseline")
+        self.deviation.risk = max(self.deviation.risk, risk)
+        self.deviation.calls += 1
+        self.deviation.reasons += len(reasons)
+
+    def same_number(self, ours: float, theirs: float, what: str) -> None:
+        assert math.isclose(ours, theirs, rel_tol=SAME, abs_tol=SAME), f"{what} {ours!r}, not {theirs!r}"
+        self.deviation.number = max(self.deviation.number, abs(ours - theirs))
+
+    def compare_baselines(self) -> None:
+        """What was learned of every user, as `tool-firewall baseline show` would tell it."""
+        for (tenant, name), user in self.model.users.items():
+            baseline = self.engine.baseline(tenant, name)
+            assert baseline is not None
+            user.counts.refresh(self.model.clock)
+            weight = self.model.clock.weight(self.now)
+            tools = {f"{one['server']}/{one['tool']}".lstrip("/"): one["count"] for one in baseline["tools"]}
+            counted = {
+                key.tool: sum_
+                for key, sum_ in user.counts.sums.items()
+                if isinstance(key, Item) and key.kind == "tool"
+            }
+            assert tools.keys() == counted.keys()
+            for tool, count in tools.items():
+                self.same_number(count, counted[tool] / weight, f"{name}: {tool}")
+            for day in ("weekday", "weekend"):
+                for hour, count in enumerate(baseline["hours"][day]):
+                    self.same_number(
+                        count, user.counts.get(("hour", day, hour)) / weight, f"{name}: {day} {hour}"
+                    )
+            held = sorted((one["kind"], one["from"], one["tool"]) for one in baseline["held"])
+            assert held == sorted(
+                (item.kind, (item.origin or "").rpartition("/")[2], item.tool.rpartition("/")[2])
+                for item, since in user.held.items()
+                if since + self.model.settings.new_for > self.now
+            )
+
+    def met(self) -> Counter[str]:
+        """How often the traffic reached each case of the model."""
+        halved = sum(one.halved for peers in self.model.peers.values() for one in peers.calibrators.values())
+        return self.model.met + Counter(epochs=self.model.clock.epoch, halved=halved)
+
+    def caller(self, call: Call) -> _native.Caller:
+        key = (call.tenant, call.user, call.group, call.session)
+        if key not in self.callers:
+            self.callers[key] = self.engine.caller(
+                call.tenant, call.user, group=call.group, session=call.session
+            )
+        return self.callers[key]
+
+    def policy(self, call: Call) -> _native.Policy:
+        key = (call.mode, call.threshold)
+        if key not in self.policies:
+            self.policies[key] = self.engine.policy(mode=call.mode, threshold=call.threshold)
+        return self.policies[key]
+
+
+SETTINGS = {
+    "default": (Settings(tenant_zones=TENANT_ZONES, user_zones=USER_ZONES), (30 * DAY, 400 * DAY)),
+    "short": (
+        Settings(
+            half_life=2 * DAY,
+            new_for=6 * HOUR,
+            session_idle=300,
+            burst_threshold=5,
+            burst_window=10,
+            default_zone="Europe/Berlin",
+            tenant_zones=TENANT_ZONES,
+        ),
+        (5 * DAY, 200 * DAY),
+    ),
+}
+
+
+@pytest.mark.parametrize("which", SETTINGS)
+def test_invented_traffic_gives_the_same_verdicts(which: str) -> None:
+    settings, jumps = SETTINGS[which]
+    pair = Pair(settings)
+    calls = CALLS * 3 // 5 if which == "default" else CALLS * 2 // 5
+    deviation = pair.run(Traffic(seed=7, jumps=jumps).steps(calls))
+    pair.compare_baselines()
+    met = pair.met()
+    print(f"\n{which}: {deviation}\n{dict(met)}")
+    assert deviation.calls == calls
+    if CALLS >= 100_000:
+        assert [case for case in MUST_MEET if met[case] <= 0] == []
+
+
+def events(path: Path) -> Iterator[Step]:
+    """A stream as `replay` plays it: the agent is the peer group, every call ends at once."""
+    with gzip.open(path, "rt", encoding="utf-8") as lines:
+        for number, line in enumerate(lines):
+            event = json.loads(line)
+            call = Call(event["tenant"], event["user"], event["agent"], event["session"], event["tool"])
+            yield Step(event["ts"], number, call)
+            yield Step(event["ts"], number, None)
+
+
+@pytest.mark.skipif(not STREAMS, reason="TOOL_FIREWALL_STREAMS names no folder with labelled streams")
+def test_labelled_streams_give_the_same_verdicts() -> None:
+    paths = sorted(Path(STREAMS).glob("*/events.jsonl.gz"))
+    assert paths, f"no */events.jsonl.gz in {STREAMS}"
+    for path in paths:
+        pair = Pair(Settings())
+        deviation = pair.run(events(path))
+        pair.compare_baselines()
+        print(f"\n{path.parent.name}: {deviation}\n{dict(pair.met())}")
+        assert deviation.calls > 0

@@ -1,0 +1,71 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Counts that fade: forward decay, with the sums kept as 32-bit floats."""
+
+import math
+import struct
+from collections.abc import Hashable
+
+HALF_LIVES_PER_EPOCH = 20.0
+FORGOTTEN = 1e-6  # what is left of an event of weight 1 after one epoch is just below
+
+_FLOAT = struct.Struct("f")
+
+
+def float32(value: float) -> float:
+    """The nearest 32-bit float."""
+    return float(_FLOAT.unpack(_FLOAT.pack(value))[0])
+
+
+class Clock:
+    """An event at time t weighs 2^((t - landmark) / half_life) for ever; readers divide by the weight of now.
+
+    The landmark is the first time seen. Every 20 half-lives it moves, which begins an epoch.
+    """
+
+    def __init__(self, half_life: float) -> None:
+        self.half_life = half_life  # s
+        self.landmark: float | None = None
+        self.epoch = 0
+
+    def weight(self, now: float) -> float:
+        if self.landmark is None:
+            self.landmark = now
+        age = (now - self.landmark) / self.half_life
+        if age <= HALF_LIVES_PER_EPOCH:
+            return math.exp2(age)
+        epochs = math.floor(age / HALF_LIVES_PER_EPOCH)
+        self.epoch += epochs
+        self.landmark += epochs * HALF_LIVES_PER_EPOCH * self.half_life
+        return math.exp2(age - epochs * HALF_LIVES_PER_EPOCH)
+
+
+class Counts:
+    """Fading sums by key, and how many distinct kinds of thing each row has seen (those never fade)."""
+
+    def __init__(self) -> None:
+        self.sums: dict[Hashable, float] = {}
+        self.types: dict[Hashable, int] = {}
+        self.epoch = 0
+
+    def get(self, key: Hashable) -> float:
+        """The stored sum, to be divided by the weight of now; 0 for what was never seen or is forgotten."""
+        return self.sums.get(key, 0.0)
+
+    def add(self, key: Hashable, weight: float) -> None:
+        self.sums[key] = float32(self.get(key) + float32(weight))
+
+    def add_outcome(self, row: Hashable, cell: Hashable, weight: float) -> None:
+        """One more event `cell` in `row`."""
+        if cell not in self.sums:
+            self.types[row] = self.types.get(row, 0) + 1
+        self.add(cell, weight)
+        self.add(row, weight)
+
+    def refresh(self, clock: Clock) -> None:
+        """Restates the sums for the clock's present epoch, and forgets what has become too small."""
+        if self.epoch == clock.epoch:
+            return
+        factor = math.exp2(-HALF_LIVES_PER_EPOCH * (clock.epoch - self.epoch))
+        scaled = {key: float32(value * factor) for key, value in self.sums.items()}
+        self.sums = {key: value for key, value in scaled.items() if value >= float32(FORGOTTEN)}
+        self.epoch = clock.epoch

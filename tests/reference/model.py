@@ -1,0 +1,265 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The reference for the native engine: check a call before it runs, observe its end, in plain Python."""
+
+import math
+from collections import Counter
+from dataclasses import dataclass, field
+from zoneinfo import ZoneInfo
+
+from .burst import Burst
+from .calibration import PRIOR_STRENGTH, RARE, RARE_FROM, RARE_ONCE, TENANT_STRENGTH, prior_surprise
+from .decay import Clock
+from .frequency import Frequency
+from .fusion import HIGH_RISK, NOTABLE, risk_of, share, surprise_of_floor
+from .novel_path import NovelPath
+from .novelty import News, Novelty
+from .off_hours import OffHours
+from .people import EARLIER_TOOLS, Item, Peers, Scene, Session, User
+
+DONE_AFTER = 300.0  # s without an outcome, and a call counts as done
+WORTH_LISTING = 3.0  # nats: the rarest 5 % are listed even in an ordinary call
+HELD_PER_USER = 256
+
+
+@dataclass(frozen=True)
+class Settings:
+    """As Engine takes them; times in seconds."""
+
+    half_life: float = 14 * 86400.0
+    new_for: float = 48 * 3600.0
+    session_idle: float = 1800.0
+    burst_threshold: int = 20
+    burst_window: float = 60.0
+    default_zone: str = "UTC"
+    tenant_zones: dict[str, str] = field(default_factory=dict)
+    user_zones: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Call:
+    tenant: str
+    user: str
+    group: str  # "": the tenant is the peer group
+    session: str
+    tool: str
+    mode: str = "learning"
+    threshold: float = 0.5
+    inspectable: bool = True
+
+
+@dataclass(frozen=True)
+class Reason:
+    signal: str
+    surprise: float  # -ln p
+    value: float
+    baseline: float
+    rank: float  # the order of the reasons
+
+    @property
+    def p(self) -> float:
+        return math.exp(-self.surprise)
+
+
+@dataclass(frozen=True)
+class Verdict:
+    ticket: int  # 0 when blocked
+    risk: float
+    decision: str
+    blocked: bool
+    previous: str
+    reasons: list[Reason]
+    surprises: dict[str, float]  # by channel: -ln p in the peer group
+
+
+@dataclass
+class Running:
+    """A call that was let through and has not ended."""
+
+    scene: Scene
+    risk: float
+    starts_session: bool
+
+
+class Model:
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.clock = Clock(settings.half_life)
+        self.novelty = Novelty(settings.new_for)
+        self.path = NovelPath()
+        self.hours = OffHours()
+        self.frequency = Frequency()
+        self.burst = Burst(settings.burst_window, settings.burst_threshold)
+        self.signals = (self.novelty, self.path, self.hours, self.frequency, self.burst)
+        self.channels = [channel.name for signal in self.signals for channel in signal.channels]
+        self.users: dict[tuple[str, str], User] = {}
+        self.peers: dict[tuple[str, str], Peers] = {}
+        self.running: dict[int, Running] = {}
+        self.tickets = 0
+        self.met: Counter[str] = Counter()  # which cases the traffic reached
+
+    def check(self, call: Call, now: float) -> Verdict:
+        self.expire(now)
+        scene, session = self._scene(call, now)
+
+        prior: dict[str, float] = {}
+        surprises: dict[str, float] = {}
+        adds: list[float] = []
+        specialists: list[float] = [0.0]
+        candidates: list[Reason] = []
+        for signal in self.signals:
+            said, rarest = 0.0, 0.0
+            for channel, raw in zip(signal.channels, signal.measure(scene), strict=True):
+                prior[channel.name] = prior_surprise(channel.prior, raw)
+                in_tenant = scene.tenant.calibrator(channel.name).share_above(
+                    prior[channel.name], math.exp(-prior[channel.name]), PRIOR_STRENGTH
+                )
+                in_group = scene.group.calibrator(channel.name).share_above(
+                    prior[channel.name], in_tenant, TENANT_STRENGTH
+                )
+                surprise = surprises[channel.name] = -math.log(in_group)
+                adds.append(share(channel.weight, surprise))
+                specialists.append(
+                    max(channel.alone_group * surprise, channel.alone_tenant * -math.log(in_tenant))
+                )
+                said = max(said, adds[-1], specialists[-1])
+                rarest = max(rarest, surprise)
+            insists = signal.floor()
+            rarest = max(rarest, surprise_of_floor(insists))
+            if said > 0 or insists > 0:
+                rank = max(said, 2 * rarest) if insists > 0 else said
+                candidates.append(Reason(signal.name, rarest, *signal.numbers(scene), rank))
+        floor = max(signal.floor() for signal in self.signals)
+        risk = max(risk_of(max(sum(adds), *specialists)), floor)
+        reasons = [one for one in candidates if risk >= NOTABLE or one.surprise >= WORTH_LISTING]
+        reasons.sort(key=lambda one: -one.rank)
+
+        decision = "audit" if risk >= NOTABLE else "allow"
+        if risk >= call.threshold or not call.inspectable:
+            decision = "deny"
+        blocked = decision == "deny" and call.mode == "block"
+
+        self._calibrate(scene, session, prior, surprises)
+        self.frequency.count_call(scene)
+        self.burst.count_call(scene, blocked)
+        previous = session.previous
+        session.last = max(session.last, now)
+        ticket = 0
+        if not blocked:
+            ticket = self.tickets = self.tickets + 1
+            self.running[ticket] = Running(scene, risk, previous is None)
+            session.previous = call.tool
+            if call.tool not in session.earlier:
+                session.earlier = [*session.earlier, call.tool][-EARLIER_TOOLS:]
+        self._note(scene, risk, decision, blocked, session)
+        return Verdict(ticket, risk, decision, blocked, previous or "", reasons, surprises)
+
+    def observe(self, ticket: int, now: float) -> bool:
+        """False when the call is not (or no longer) running."""
+        self.expire(now)
+        if ticket not in self.running:
+            self.met["unpaired"] += 1
+            return False
+        self._learn(self.running.pop(ticket))
+        return True
+
+    def expire(self, now: float) -> None:
+        """Calls count as done in the order they came: a later one waits for those before it."""
+        while self.running:
+            ticket, oldest = next(iter(self.running.items()))
+            if now - oldest.scene.now <= DONE_AFTER:
+                return
+            self.met["assumed_done"] += 1
+            self._learn(self.running.pop(ticket))
+
+    def _scene(self, call: Call, now: float) -> tuple[Scene, Session]:
+        weight = self.clock.weight(now)
+        name = (call.tenant, call.user)
+        if name not in self.users:
+            self.users[name] = User(name, ZoneInfo(self._zone(call)))
+        user = self.users[name]
+        tenant = self.peers.setdefault((call.tenant, ""), Peers())
+        group = self.peers.setdefault((call.tenant, call.group), Peers())
+        for counts in (user.counts, group.counts, tenant.counts):
+            counts.refresh(self.clock)
+        session = user.session(call.session, now, self.settings.session_idle)
+        items = [Item("tool", None, call.tool), Item("step", session.previous, call.tool)]
+        items += [Item("skip", earlier, call.tool) for earlier in session.earlier]
+        return Scene(now, weight, user, group, tenant, user.hour_bin(now), items), session
+
+    def _zone(self, call: Call) -> str:
+        settings = self.settings
+        by_tenant = settings.tenant_zones.get(call.tenant, settings.default_zone)
+        return settings.user_zones.get(call.user, by_tenant)
+
+    def _calibrate(
+        self, scene: Scene, session: Session, prior: dict[str, float], surprises: dict[str, float]
+    ) -> None:
+        for channel in self.channels:
+            again = False
+            if surprises[channel] > RARE:
+                before = session.rare_at.get(channel)
+                again = before is not None and scene.now - before < RARE_ONCE
+                session.rare_at[channel] = scene.now
+            group, tenant = scene.group.calibrator(channel), scene.tenant.calibrator(channel)
+            for calibrator in (group,) if group is tenant else (group, tenant):
+                if again and calibrator.size > RARE_FROM:
+                    self.met["rare_again"] += 1
+                else:
+                    calibrator.learn(prior[channel])
+
+    def _learn(self, running: Running) -> None:
+        scene = running.scene
+        scene.weight = self.clock.weight(scene.now)
+        levels = (scene.user.counts, scene.group.counts, scene.tenant.counts)
+        for counts in levels:
+            counts.refresh(self.clock)
+        news: dict[str, News] = {}
+        for item in scene.items:
+            new = item not in scene.user.counts.sums
+            if new and self._hold(scene.user, item, scene.now, running.risk):
+                continue
+            of_kind = news.setdefault(item.kind, News())
+            new_to_group = new and item not in scene.group.counts.sums
+            of_kind.user |= new
+            of_kind.group |= new_to_group
+            of_kind.tenant |= new_to_group and item not in scene.tenant.counts.sums
+            scene.user.counts.add_outcome(item.row, item, scene.weight)
+            scene.group.counts.add_outcome(item.row, item, scene.weight)
+            if scene.tenant is not scene.group:
+                scene.tenant.counts.add_outcome(item.row, item, scene.weight)
+        self.novelty.learn(scene, news)
+        if running.starts_session:
+            self.hours.learn_start(scene)
+
+    def _hold(self, user: User, item: Item, now: float, risk: float) -> bool:
+        """Whether a new item stays new: first seen at high risk less than `new_for` ago, or just now."""
+        if item in user.held:
+            if now - user.held[item] < self.settings.new_for:
+                self.met["held_again"] += 1
+                return True
+            self.met["released"] += 1
+            del user.held[item]
+            return False
+        if risk < HIGH_RISK or self.settings.new_for <= 0:
+            return False
+        if len(user.held) >= HELD_PER_USER:
+            expired = [one for one, since in user.held.items() if now - since >= self.settings.new_for]
+            for one in expired:
+                del user.held[one]
+            if len(user.held) >= HELD_PER_USER:
+                self.met["held_refused"] += 1
+                return True
+        user.held[item] = now
+        self.met["held"] += 1
+        return True
+
+    def _note(self, scene: Scene, risk: float, decision: str, blocked: bool, session: Session) -> None:
+        self.met[decision] += 1
+        self.met["blocked"] += blocked
+        self.met["severe"] += risk >= 2 / 3
+        self.met["floor_of_held"] += self.novelty.floor() > 0
+        self.met["floor_of_limit"] += self.burst._limited
+        self.met["floor_of_record"] += self.burst.floor() > 0 and not self.burst._limited
+        self.met["exempt"] += self.burst._over and not self.burst._limited
+        self.met["full_history"] += len(session.earlier) == EARLIER_TOOLS
+        self.met["most_sessions"] += len(scene.user.sessions) == 64

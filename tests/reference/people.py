@@ -1,0 +1,120 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Who is compared with whom, and what a call is made of."""
+
+import math
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import NamedTuple
+from zoneinfo import ZoneInfo
+
+from .calibration import Calibrator
+from .decay import Counts
+
+EARLIER_TOOLS = 6
+SESSIONS_PER_USER = 64
+
+
+class Item(NamedTuple):
+    """Something that can be new: a tool; a step to it; a skip to it from an earlier tool of the session."""
+
+    kind: str  # tool | step | skip
+    origin: str | None  # of a step or skip; None for the tool itself and for the start of a session
+    tool: str
+
+    @property
+    def row(self) -> tuple[str, str | None]:
+        return (self.kind, self.origin)
+
+
+@dataclass
+class Session:
+    id: str
+    last: float = 0.0  # s
+    previous: str | None = None
+    earlier: list[str] = field(default_factory=list)  # distinct tools, at most EARLIER_TOOLS
+    rare_at: dict[str, float] = field(default_factory=dict)  # by channel
+
+
+@dataclass
+class Peers:
+    """A tenant, or a peer group inside one."""
+
+    counts: Counts = field(default_factory=Counts)
+    calibrators: dict[str, Calibrator] = field(default_factory=dict)  # by channel
+
+    def calibrator(self, channel: str) -> Calibrator:
+        return self.calibrators.setdefault(channel, Calibrator())
+
+
+@dataclass
+class User:
+    name: tuple[str, str]  # tenant, user
+    zone: ZoneInfo
+    counts: Counts = field(default_factory=Counts)
+    sessions: list[Session] = field(default_factory=list)
+    held: dict[Item, float] = field(default_factory=dict)  # first seen at high risk, and when (s)
+
+    def session(self, id_: str, now: float, idle: float) -> Session:
+        """The user's session, begun anew after `idle` seconds. A new one takes the place of an idle one, or,
+        when the user has as many as allowed, of the one used least lately."""
+        replace = None
+        for at, session in enumerate(self.sessions):
+            if session.id == id_:
+                if now - session.last > idle:
+                    self.sessions[at] = Session(id_)
+                return self.sessions[at]
+            if now - session.last > idle:
+                replace = at
+        if replace is None and len(self.sessions) >= SESSIONS_PER_USER:
+            replace = min(range(len(self.sessions)), key=lambda at: self.sessions[at].last)
+        session = Session(id_)
+        if replace is None:
+            self.sessions.append(session)
+        else:
+            self.sessions[replace] = session
+        return session
+
+    def hour_bin(self, now: float) -> tuple[str, int]:
+        """Kind of day and hour on the user's clock."""
+        local = datetime.fromtimestamp(math.floor(now), self.zone)
+        return ("weekend" if local.weekday() >= 5 else "weekday", local.hour)
+
+
+@dataclass
+class Scene:
+    """One call with everything the signals may look at."""
+
+    now: float
+    weight: float  # forward-decay weight of an event now
+    user: User
+    group: Peers
+    tenant: Peers
+    hour: tuple[str, int]
+    items: list[Item]  # the tool, the step, the skips
+
+    @property
+    def tool(self) -> Item:
+        return self.items[0]
+
+    @property
+    def step(self) -> Item:
+        return self.items[1]
+
+    @property
+    def skips(self) -> list[Item]:
+        return self.items[2:]
+
+
+def witten_bell(item: Item, scene: Scene, base: float | None) -> float:
+    """P(item in its row): tenant, then peer group, then user. `base`: P above the tenant, None for none."""
+    p = base
+    for counts in (scene.tenant.counts, scene.group.counts, scene.user.counts):
+        count = counts.get(item) / scene.weight
+        total = counts.get(item.row) / scene.weight
+        types = counts.types.get(item.row, 1)
+        if p is None:
+            p = count / (total + types) if count > 0 else types / (total + types)
+        else:
+            p = (count + types * p) / (total + types)
+    assert p is not None
+    return min(1.0, max(1e-12, p))

@@ -1,0 +1,199 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Invented traffic that reaches every corner of the model: seeded, endless, and the same for every run.
+
+Three tenants with and without peer groups, users with habits, a nightly batch, somebody with a hundred
+sessions at once; on top of that bursts, strange tools that come again an hour and two days later, calls
+at odd hours, parallel calls, outcomes that come late, out of order or never, a clock that sometimes steps
+back, and jumps of months.
+"""
+
+import heapq
+import random
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import datetime
+from itertools import count
+from typing import Any
+from zoneinfo import ZoneInfo
+
+from .model import Call
+
+MINUTE, HOUR, DAY = 60.0, 3600.0, 86400.0
+START = 1_767_225_600.0  # 2026-01-01
+ZONES = ("UTC", "Europe/Berlin", "America/New_York", "Asia/Kathmandu", "Pacific/Auckland")
+TENANT_ZONES = {"acme": "Europe/Berlin", "globex": "Asia/Kathmandu"}
+USER_ZONES = {"ann@acme": "America/New_York", "user3@globex": "Pacific/Auckland"}
+TOOLS = [f"{server}/{verb}_{thing}" for server in ("crm", "ops") for verb in ("read", "list", "send", "drop")
+         for thing in ("mail", "order", "row", "file", "user")]  # fmt: skip
+GROUPS = {"": ("",), "acme": ("sales", "ops", ""), "globex": ("", "all")}
+
+
+@dataclass(frozen=True)
+class Step:
+    """One thing that happens. `call` is None for an outcome; `id` pairs an outcome with its call."""
+
+    now: float
+    id: int
+    call: Call | None
+
+
+@dataclass
+class Person:
+    tenant: str
+    user: str
+    group: str
+    zone: ZoneInfo
+    mode: str
+    threshold: float
+    tools: list[str]
+    habit: dict[str, str]  # the usual next tool
+    first_hour: int
+    pause: float  # s between calls
+    between_sessions: float  # s
+    sessions: int  # session names in use
+    previous: str = ""
+
+
+def people(random_: random.Random) -> list[Person]:
+    found = []
+    for tenant, groups in GROUPS.items():
+        for n in range(9):
+            user = "ann@acme" if tenant == "acme" and n == 0 else f"user{n}@{tenant}"
+            tools = random_.sample(TOOLS, random_.randint(3, 14))
+            zone = USER_ZONES.get(user, TENANT_ZONES.get(tenant, "UTC"))
+            found.append(
+                Person(
+                    tenant,
+                    user,
+                    groups[n % len(groups)],
+                    ZoneInfo(zone),
+                    random_.choice(("learning", "warn", "shadow", "block", "block")),
+                    random_.choice((0.5, 0.5, 0.5, 0.34, 0.6, 0.9)),
+                    tools,
+                    {tool: random_.choice(tools) for tool in tools},
+                    random_.randint(6, 12),
+                    random_.choice((2.0, 15.0, 40.0)),
+                    random_.choice((1.0, 4.0, 24.0)) * HOUR,
+                    random_.choice((1, 3, 20)),
+                )
+            )
+    found[1].sessions = 100
+    return found
+
+
+class Traffic:
+    def __init__(self, seed: int, jumps: tuple[float, float] = (30 * DAY, 400 * DAY)) -> None:
+        self.random = random.Random(seed)
+        self.people = people(self.random)
+        self.jumps = jumps  # s, shortest and longest
+        self.queue: list[tuple[float, int, str, tuple[Any, ...]]] = []
+        self.order = count()
+        self.ids = count(1)
+        self.ahead = 0.0  # s that jumps have added
+        for person in self.people:
+            self.at(START + self.random.expovariate(1 / DAY), "session", person)
+        self.at(START + DAY, "incident")
+        self.at(START + 2 * HOUR, "batch", self.people[2])
+
+    def at(self, when: float, what: str, *about: Any) -> None:
+        heapq.heappush(self.queue, (when, next(self.order), what, about))
+
+    def steps(self, calls: int) -> Iterator[Step]:
+        """So many calls, and the outcomes that come before the last of them."""
+        jump_every = max(2000, calls // 12)
+        done = 0
+        while done < calls:
+            when, _, what, about = heapq.heappop(self.queue)
+            now = when + self.ahead
+            if self.random.random() < 0.01:
+                now -= self.random.uniform(0, 20)
+            if what == "call":
+                done += 1
+                if done % jump_every == 0:
+                    self.ahead += self.random.uniform(*self.jumps)
+                yield self.call(now, when, *about)
+            elif what == "outcome":
+                yield Step(now, about[0], None)
+            else:
+                getattr(self, what)(when, *about)
+
+    def call(self, now: float, when: float, person: Person, session: str, tool: str) -> Step:
+        id_ = next(self.ids)
+        kind = self.random.random()
+        latency = self.random.expovariate(1 / 2)
+        if kind < 0.02:
+            latency = self.random.uniform(250, 350)
+        elif kind < 0.03:
+            latency = self.random.uniform(600, 700)
+        if kind < 0.97:
+            self.at(when + latency, "outcome", id_)
+        return Step(
+            now,
+            id_,
+            Call(
+                person.tenant,
+                person.user,
+                person.group,
+                session,
+                tool,
+                person.mode,
+                person.threshold,
+                inspectable=self.random.random() > 0.002,
+            ),
+        )
+
+    def next_tool(self, person: Person) -> str:
+        kind = self.random.random()
+        if kind < 0.004:
+            tool = self.random.choice(TOOLS)
+        elif kind < 0.7 and person.previous in person.habit:
+            tool = person.habit[person.previous]
+        else:
+            tool = self.random.choice(person.tools)
+        person.previous = tool
+        return tool
+
+    def session(self, when: float, person: Person) -> None:
+        name = f"s{self.random.randrange(person.sessions)}"
+        at = when
+        for _ in range(1 + int(self.random.expovariate(1 / 8))):
+            self.at(at, "call", person, name, self.next_tool(person))
+            parallel = self.random.random() < 0.1
+            at += 0.01 if parallel else self.random.expovariate(1 / person.pause)
+            if self.random.random() < 0.03:
+                at += self.random.uniform(5 * MINUTE, 45 * MINUTE)
+        following = at + self.random.expovariate(1 / person.between_sessions)
+        local = datetime.fromtimestamp(following + self.ahead, person.zone)
+        if not person.first_hour <= local.hour < person.first_hour + 9 and self.random.random() < 0.95:
+            following += (person.first_hour - local.hour) % 24 * HOUR
+        self.at(following, "session", person)
+
+    def batch(self, when: float, person: Person) -> None:
+        for n in range(45):
+            self.at(when + n * 0.7, "call", person, "batch", person.tools[n % 2])
+        self.at(when + DAY, "batch", person)
+
+    def incident(self, when: float) -> None:
+        self.at(when + self.random.expovariate(1 / (5 * HOUR)), "incident")
+        person = self.random.choice(self.people)
+        name = f"s{self.random.randrange(person.sessions)}"
+        kind = self.random.random()
+        if kind < 0.3:
+            gap = self.random.uniform(0.1, 2.5)
+            same = self.random.random() < 0.5
+            for n in range(self.random.randint(12, 70)):
+                tool = person.tools[0] if same else self.random.choice(person.tools)
+                self.at(when + n * gap, "call", person, name, tool)
+        elif kind < 0.8:
+            strange = self.random.sample(TOOLS, self.random.randint(1, 3))
+            for later in (0.0, HOUR, 5 * HOUR, DAY, 47.9 * HOUR, 48.1 * HOUR, 49 * HOUR, 3 * DAY):
+                if later and self.random.random() < 0.4:
+                    continue
+                for n, tool in enumerate(strange):
+                    self.at(when + later + n * 3, "call", person, name, tool)
+        elif kind < 0.9:
+            gap = self.random.uniform(1, 15)
+            for n in range(100):
+                self.at(when + n * gap, "call", person, f"many{n}", person.tools[n % len(person.tools)])
+        else:
+            self.at(when, "session", person)
