@@ -66,16 +66,22 @@ void CountTable::place(Fingerprint f, float amount) {
 void CountTable::replace_smallest(Fingerprint f, float amount) {
   ++evicted_;
   Line& line = lines_[home(f)];
+  // A free cell is taken only where nothing can go: with no free cells left, a lookup of an absent key, which ends at
+  // the first free cell, would scan the whole table.
   std::uint32_t smallest = kCells;
+  bool room = false;
   for (std::uint32_t cell = 0; cell < kCells; ++cell) {
     if (line.low[cell] == 0) {
-      place(f, amount);
-      return;
+      room = true;
+      continue;
     }
     if ((line.high[cell] & kPlainBit) == 0 && (smallest == kCells || line.count[cell] < line.count[smallest]))
       smallest = cell;
   }
-  if (smallest == kCells) return;
+  if (smallest == kCells) {
+    if (room) place(f, amount);
+    return;
+  }
   line.low[smallest] = f.low;
   line.high[smallest] = f.high;
   line.count[smallest] = amount;
@@ -88,8 +94,9 @@ void CountTable::rebuild(std::size_t lines, float factor, float floor) {
   for (const Line& line : old) {
     for (std::uint32_t cell = 0; cell < kCells; ++cell) {
       if (line.low[cell] == 0) continue;
-      const float count = (line.high[cell] & kPlainBit) != 0 ? line.count[cell] : line.count[cell] * factor;
-      if (count >= floor) place({line.low[cell], line.high[cell]}, count);
+      const bool plain = (line.high[cell] & kPlainBit) != 0;
+      const float count = plain ? line.count[cell] : line.count[cell] * factor;
+      if (plain || count >= floor) place({line.low[cell], line.high[cell]}, count);
     }
   }
 }
