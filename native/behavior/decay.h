@@ -4,6 +4,7 @@
 // passes.
 #pragma once
 
+#include <algorithm>
 #include <cmath>
 #include <cstdint>
 
@@ -23,7 +24,8 @@ class Decay {
       landmark_ = now;
       started_ = true;
     }
-    const double age = (now - landmark_) / half_life_;
+    // A clock that was set far back must not make weights vanish: everything is divided by them.
+    const double age = std::max(-kSpan, (now - landmark_) / half_life_);
     if (age <= kSpan) return std::exp2(age);
     const double spans = std::floor(age / kSpan);
     epoch_ += static_cast<std::uint32_t>(spans);

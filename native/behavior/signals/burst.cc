@@ -32,6 +32,7 @@ constexpr double kExemptDays = 3;
 struct BurstState {
   double last;  // s
   double minute;
+  double minute_ran;  // of it, calls that were not blocked: only these can raise the record
   double record;  // 0 until the first window ends
   double window_start;
   double window_most;
@@ -53,9 +54,11 @@ class Burst final : public Signal {
   void measure(const Sight& sight, std::span<double>) override {
     const auto& user = of<BurstState>(*sight.levels.user);
     const double since = user.last > 0 ? std::max(0.0, sight.now - user.last) : 0;
-    minute_ = user.minute * std::exp(-since / kMinute) + 1;
+    const double fade = std::exp(-since / kMinute);
+    minute_ = user.minute * fade + 1;
+    minute_ran_ = user.minute_ran * fade;
     record_ = std::max(kFirstRecord, user.record);
-    over_limit_ = user.filled == threshold_ && sight.now - user.recent[user.next] < window_;
+    over_limit_ = user.filled == threshold_ && std::abs(sight.now - user.recent[user.next]) < window_;
     calls_ = over_limit_ ? threshold_ + user.burst_calls + 1 : 0;
     exempt_ = is_exempt(user, sight.now);
 
@@ -77,8 +80,9 @@ class Burst final : public Signal {
 
   void count(const Sight& sight, bool blocked) override {
     auto& user = of<BurstState>(*sight.levels.user);
-    user.last = std::max(user.last, sight.now);
+    user.last = later(user.last, sight.now);
     user.minute = minute_;
+    user.minute_ran = minute_ran_ + (blocked ? 0 : 1);
     user.recent[user.next] = sight.now;
     user.next = user.next + 1 == threshold_ ? 0 : user.next + 1;
     user.filled = std::min(threshold_, user.filled + 1);
@@ -86,14 +90,14 @@ class Burst final : public Signal {
     if (blocked) return;
     if (over_limit_) remember_day(user, sight.now);
     if (user.window_start <= 0) user.window_start = sight.now;
-    const double age = sight.now - user.window_start;
+    const double age = std::abs(sight.now - user.window_start);
     if (age > kRecordWindow) {
       user.record = std::max({kFirstRecord, record_ * std::exp2(-age / kRecordHalfLife),
                               std::min(user.window_most, kRecordGrowth * record_)});
       user.window_start = sight.now;
       user.window_most = 0;
     }
-    user.window_most = std::max(user.window_most, minute_);
+    user.window_most = std::max(user.window_most, user.minute_ran);
   }
 
   std::vector<Fact> facts(const Levels& levels, double now) const override {
@@ -130,6 +134,7 @@ class Burst final : public Signal {
   double window_;
   std::uint32_t threshold_;
   double minute_ = 0;
+  double minute_ran_ = 0;
   double record_ = kFirstRecord;
   double calls_ = 0;
   double floor_ = 0;

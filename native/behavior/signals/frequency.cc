@@ -90,7 +90,7 @@ class Frequency final : public Signal {
   void count(const Sight& sight, bool) override {
     auto& user = of<UserRate>(*sight.levels.user);
     auto& group = of<GroupRate>(*sight.levels.group);
-    user.last = std::max(user.last, sight.now);
+    user.last = later(user.last, sight.now);
     user.count = count_;
     for (std::size_t i = 0; i < kWindows.size(); ++i) {
       const double reach = kClip * expected_[i].deviation;
