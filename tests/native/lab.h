@@ -112,6 +112,20 @@ inline const Reason* reason_of(const Verdict& verdict, std::string_view signal) 
   return nullptr;
 }
 
+// The items of a call of `tool` next in `session`, with what the levels have counted.
+inline Usage usage_of(const Hasher& hasher, const Tool& tool, const Session& session, const Levels& levels) {
+  Usage usage;
+  usage.set(hasher, tool, session);
+  usage.read(levels);
+  return usage;
+}
+
+// Adds one event to an item at all levels, as the model does with what it does not hold.
+inline News learn_item(const ItemKey& key, const Levels& levels, double weight) {
+  const News known = learn_known(key, levels, weight);
+  return known.any ? known : learn_new(key, levels, weight);
+}
+
 // One signal with a user, a group and a tenant, and no engine.
 struct SignalBench {
   using Maker = SignalPtr (*)(const SignalSettings&);
@@ -144,8 +158,7 @@ struct SignalBench {
     sight.tool = tool(name);
     sight.levels = levels;
     sight.session = &session;
-    sight.usage = Usage::keys(hasher, *sight.tool, session);
-    sight.usage.read(levels);
+    sight.usage = usage_of(hasher, *sight.tool, session, levels);
     return sight;
   }
 

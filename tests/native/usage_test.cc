@@ -15,9 +15,7 @@ namespace {
 class UsageTest : public testing::Test {
  protected:
   Item item(const Tool* tool, const Session& session, std::size_t which) {
-    Usage usage = Usage::keys(hasher, *tool, session);
-    usage.read(levels);
-    return usage.items.at(which);
+    return usage_of(hasher, *tool, session, levels).items.at(which);
   }
   Hasher hasher{kKey};
   Tool query{"", "query", hasher.text("", "query")};
@@ -30,13 +28,13 @@ class UsageTest : public testing::Test {
 
 TEST_F(UsageTest, ListsTheToolTheStepAndTheSkips) {
   Session session;
-  Usage usage = Usage::keys(hasher, query, session);
+  Usage usage = usage_of(hasher, query, session, levels);
   EXPECT_EQ(usage.count, 2U);
   EXPECT_TRUE(usage.skips().empty());
   session.previous = &remove;
   session.earlier = {&query, &remove};
   session.earlier_count = 2;
-  usage = Usage::keys(hasher, query, session);
+  usage = usage_of(hasher, query, session, levels);
   ASSERT_EQ(usage.count, 4U);
   EXPECT_EQ(usage.tool().kind, ItemKind::kTool);
   EXPECT_EQ(usage.step().kind, ItemKind::kStep);
