@@ -49,7 +49,7 @@ def main() -> int:
         write_summary(FOLDER / "summary.json", results)
     failed = [result for result in results if not result.ok]
     console.print(
-        f"{len(results) - len(failed)} of {len(results)} steps as expected; {FOLDER / 'summary.json'}"
+        f"{len(results) - len(failed)} of {len(results)} steps as expected; see {FOLDER / 'summary.json'}"
     )
     return 1 if failed else 0
 
