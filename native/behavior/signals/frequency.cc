@@ -68,10 +68,17 @@ class Frequency final : public Signal {
     const auto& user = of<UserRate>(*sight.levels.user);
     const auto& group = of<GroupRate>(*sight.levels.group);
     const double since = user.last > 0 ? std::max(0.0, sight.now - user.last) : 0;
+    // The windows divide each other, so one exponential serves all three.
+    const double hour = std::exp(-since / kWindows[2]);
+    const double third = hour * hour * hour;
+    const double ten_minutes = third * third;
+    const double fourfold = (ten_minutes * ten_minutes) * (ten_minutes * ten_minutes);
+    const std::array<double, kWindows.size()> left = {fourfold * fourfold * ten_minutes * ten_minutes,
+                                                      ten_minutes, hour};
     double highest = 0;
     most_ = 0;
     for (std::size_t i = 0; i < kWindows.size(); ++i) {
-      count_[i] = user.count[i] * std::exp(-since / kWindows[i]) + 1;
+      count_[i] = user.count[i] * left[i] + 1;
       log_[i] = std::log(count_[i]);
       expected_[i] = shrunk(user.usual[i], group.usual[i]);
       const double z = (log_[i] - expected_[i].mean) / expected_[i].deviation;
