@@ -92,6 +92,31 @@ def test_many_processes_may_make_the_journal_at_once(tmp_path: Path) -> None:
     journal.close()
 
 
+def test_opening_waits_for_a_worker_that_is_making_the_file(tmp_path: Path) -> None:
+    (tmp_path / "journal.db").touch(0o600)
+    other = apsw.Connection(str(tmp_path / "journal.db"))
+    other.execute("BEGIN EXCLUSIVE")  # not yet a WAL file: this keeps everybody out
+    release = threading.Timer(0.3, other.execute, ["ROLLBACK"])
+    release.start()
+    journal = SqliteJournal(tmp_path)
+    release.join()
+    assert journal.append([b"x"]) == 1
+    journal.close()
+    other.close()
+
+
+def test_only_durable_appends_wait_for_the_disk(tmp_path: Path) -> None:
+    journal = SqliteJournal(tmp_path)
+    connection = journal._connection
+    assert connection is not None
+    for durable, level in ((False, 1), (True, 2), (False, 1), (True, 2)):  # SQLite: 1 is NORMAL, 2 is FULL
+        journal.append([b"x"], durable=durable)
+        assert connection.pragma("synchronous") == level
+    journal.beat("w", {})
+    assert connection.pragma("synchronous") == 1
+    journal.close()
+
+
 def test_a_locked_file_fails_soon_and_reads_go_on(tmp_path: Path) -> None:
     journal = SqliteJournal(tmp_path)
     journal.append([b"before"])
@@ -268,20 +293,34 @@ def test_a_forked_child_may_not_use_it_and_does_no_harm(tmp_path: Path) -> None:
     journal.close()
 
 
+class SlowBatch(list[bytes]):
+    """A batch that lets other threads run while it is being appended."""
+
+    def __iter__(self) -> Iterator[bytes]:
+        for record in super().__iter__():
+            time.sleep(0.02)
+            yield record
+
+
 def test_threads_share_one_journal(tmp_path: Path) -> None:
     journal = SqliteJournal(tmp_path)
+    errors: list[Exception] = []
 
     def work(name: str) -> None:
-        for n in range(50):
-            journal.append([f"{name}:{n}".encode()] * 3, durable=n % 10 == 0)
-            journal.read_since(journal.last() - 5)
+        try:
+            for n in range(5):
+                journal.append(SlowBatch([f"{name}:{n}".encode()] * 3), durable=n == 2)
+                journal.read_since(journal.last() - 5)
+        except JournalError as error:
+            errors.append(error)
 
     threads = [threading.Thread(target=work, args=[name]) for name in "abcd"]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
+    assert errors == []
     bodies = [body for _, body in read_all(journal)]
-    assert len(bodies) == 4 * 50 * 3
+    assert len(bodies) == 4 * 5 * 3
     assert all(bodies[i] == bodies[i + 1] == bodies[i + 2] for i in range(0, len(bodies), 3))
     journal.close()

@@ -103,6 +103,14 @@ def test_workers_that_start_at_once_get_one_key(tmp_path: Path) -> None:
     assert [path.name for path in (tmp_path / "s").iterdir()] == ["key"]
 
 
+def test_the_first_key_stays_when_two_are_made(tmp_path: Path) -> None:
+    folder = tmp_path / "s"
+    first = open_state(str(folder)).key
+    state._make_key(folder / "key")  # a worker that saw no key a moment ago
+    assert open_state(str(folder)).key == first
+    assert [path.name for path in folder.iterdir()] == ["key"]
+
+
 def test_a_reader_makes_nothing(tmp_path: Path) -> None:
     with pytest.raises(StateError, match=r"absent: there is no state folder.*--state"):
         open_state(str(tmp_path / "absent"), create=False)
