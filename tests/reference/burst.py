@@ -5,7 +5,7 @@ import math
 from collections import defaultdict, deque
 from dataclasses import dataclass, field
 
-from .people import Scene
+from .people import Scene, later
 
 MINUTE = 60.0
 DAY = 86400.0
@@ -24,6 +24,7 @@ LAPSES_AFTER = 30  # days
 class State:
     last: float | None = None
     minute: float = 0.0  # decayed count of calls
+    minute_ran: float = 0.0  # of those that were not blocked; only these make a record
     recent: deque[float] = field(default_factory=deque)  # the last calls, at most as many as the limit
     burst_calls: int = 0  # since the limit was passed
     record: float = FIRST_RECORD
@@ -44,9 +45,11 @@ class Burst:
     def measure(self, scene: Scene) -> list[float]:
         user = self.users[scene.user.name]
         since = 0.0 if user.last is None else max(0.0, scene.now - user.last)
-        self._minute = user.minute * math.exp(-since / MINUTE) + 1
+        fade = math.exp(-since / MINUTE)
+        self._minute = user.minute * fade + 1
+        self._ran_before = user.minute_ran * fade
         self._record = user.record
-        self._over = len(user.recent) == self.limit and scene.now - user.recent[0] < self.window
+        self._over = len(user.recent) == self.limit and abs(scene.now - user.recent[0]) < self.window
         self._calls = self.limit + user.burst_calls + 1
         self._limited = self._over and not self.exempt(user, scene.now)
         floors = [0.0]
@@ -71,8 +74,9 @@ class Burst:
 
     def count_call(self, scene: Scene, blocked: bool) -> None:
         user = self.users[scene.user.name]
-        user.last = scene.now if user.last is None else max(user.last, scene.now)
+        user.last = later(user.last, scene.now)
         user.minute = self._minute
+        user.minute_ran = self._ran_before + (not blocked)
         user.recent.append(scene.now)
         if len(user.recent) > self.limit:
             user.recent.popleft()
@@ -83,13 +87,13 @@ class Burst:
             self._remember_day(user, scene.now)
         if user.window_start is None:
             user.window_start = scene.now
-        age = scene.now - user.window_start
+        age = abs(scene.now - user.window_start)
         if age > RECORD_WINDOW:
             faded = user.record * math.exp2(-age / RECORD_HALF_LIFE)
             user.record = max(FIRST_RECORD, faded, min(user.window_most, RECORD_GROWTH * user.record))
             user.window_start = scene.now
             user.window_most = 0.0
-        user.window_most = max(user.window_most, self._minute)
+        user.window_most = max(user.window_most, user.minute_ran)
 
     @staticmethod
     def _remember_day(user: State, now: float) -> None:

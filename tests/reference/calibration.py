@@ -49,7 +49,9 @@ class Calibrator:
         above = self.above[bin_]
         inside = (self.samples[0] if bin_ == 0 else self.above[bin_ - 1]) - above
         part = 1 - (surprise * BINS_PER_NAT - bin_) if bin_ < BINS - 1 else 0.5
-        return (above + inside * part + strength * parent) / (self.samples[0] + strength)
+        share = (above + inside * part + strength * parent) / (self.samples[0] + strength)
+        assert 0 < share <= 1 + 1e-12
+        return share
 
     def learn(self, surprise: float) -> None:
         for bin_ in range(min(BINS - 1, int(surprise * BINS_PER_NAT))):

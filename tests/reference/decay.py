@@ -19,7 +19,8 @@ def float32(value: float) -> float:
 class Clock:
     """An event at time t weighs 2^((t - landmark) / half_life) for ever; readers divide by the weight of now.
 
-    The landmark is the first time seen. Every 20 half-lives it moves, which begins an epoch.
+    The landmark is the first time seen. Every 20 half-lives it moves, which begins an epoch. A time more than
+    20 half-lives before the landmark counts as 20: weights divide, so none may vanish.
     """
 
     def __init__(self, half_life: float) -> None:
@@ -30,7 +31,7 @@ class Clock:
     def weight(self, now: float) -> float:
         if self.landmark is None:
             self.landmark = now
-        age = (now - self.landmark) / self.half_life
+        age = max(-HALF_LIVES_PER_EPOCH, (now - self.landmark) / self.half_life)
         if age <= HALF_LIVES_PER_EPOCH:
             return math.exp2(age)
         epochs = math.floor(age / HALF_LIVES_PER_EPOCH)

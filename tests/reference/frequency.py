@@ -6,7 +6,7 @@ from collections import defaultdict
 from dataclasses import dataclass
 
 from .fusion import Channel
-from .people import Scene
+from .people import Scene, later
 
 CHANNELS = (
     Channel(
@@ -79,7 +79,7 @@ class Frequency:
 
     def count_call(self, scene: Scene) -> None:
         name = scene.user.name
-        self.last[name] = max(self.last.get(name, scene.now), scene.now)
+        self.last[name] = later(self.last.get(name), scene.now)
         self.count[name] = [count for count, _, _ in self._seen]
         for window, (count, mean, deviation) in zip(WINDOWS, self._seen, strict=True):
             x = min(mean + CLIP * deviation, max(mean - CLIP * deviation, math.log(count)))

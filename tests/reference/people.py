@@ -26,6 +26,13 @@ class Item(NamedTuple):
         return (self.kind, self.origin)
 
 
+def later(last: float | None, now: float) -> float:
+    """The later of two times; but `now` when `last` is over an hour ahead: then the clock was set back."""
+    if last is None or now < last - 3600:
+        return now
+    return max(last, now)
+
+
 @dataclass
 class Session:
     id: str
@@ -116,5 +123,6 @@ def witten_bell(item: Item, scene: Scene, base: float | None) -> float:
             p = count / (total + types) if count > 0 else types / (total + types)
         else:
             p = (count + types * p) / (total + types)
+        assert p <= 1 + 1e-12
     assert p is not None
     return min(1.0, max(1e-12, p))

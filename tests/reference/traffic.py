@@ -4,7 +4,7 @@
 Three tenants with and without peer groups, users with habits, a nightly batch, somebody with a hundred
 sessions at once; on top of that bursts, strange tools that come again an hour and two days later, calls
 at odd hours, parallel calls, outcomes that come late, out of order or never, a clock that sometimes steps
-back, and jumps of months.
+back or runs ahead, and jumps of months.
 """
 
 import heapq
@@ -93,6 +93,7 @@ class Traffic:
         for person in self.people:
             self.at(START + self.random.expovariate(1 / DAY), "session", person)
         self.at(START + DAY, "incident")
+        self.at(START + 20 * DAY, "clock_ahead")
         self.at(START + 2 * HOUR, "batch", self.people[2])
 
     def at(self, when: float, what: str, *about: Any) -> None:
@@ -167,6 +168,16 @@ class Traffic:
         if not person.first_hour <= local.hour < person.first_hour + 9 and self.random.random() < 0.95:
             following += (person.first_hour - local.hour) % 24 * HOUR
         self.at(following, "session", person)
+
+    def clock_ahead(self, when: float) -> None:
+        """The machine's clock runs ahead for an hour of real time: by minutes, hours, or years."""
+        by = self.random.choice((10 * MINUTE, 3 * HOUR, 40 * DAY, 1500 * DAY))
+        self.ahead += by
+        self.at(when + HOUR, "clock_back", by)
+        self.at(when + self.random.expovariate(1 / (20 * DAY)), "clock_ahead")
+
+    def clock_back(self, when: float, by: float) -> None:
+        self.ahead -= by
 
     def batch(self, when: float, person: Person) -> None:
         for n in range(45):
