@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """What is wrong with the firewall right now, for the log, the heartbeat and the metrics.
 
-An alarm has a cause, a fixed word such as ``journal``. It is logged as an ERROR when it begins, and after
+An alarm has a cause, a fixed word such as ``state``. It is logged as an ERROR when it begins, and after
 that only counted, however often it is raised; its end is logged too. A cause that comes and goes is logged
 once a minute at most.
 """
@@ -9,6 +9,7 @@ once a minute at most.
 from __future__ import annotations
 
 import logging
+import math
 import threading
 import time
 from dataclasses import dataclass
@@ -23,7 +24,8 @@ class _Alarm:
     text: str = ""
     active: bool = False
     count: int = 0
-    logged: float | None = None  # monotonic
+    logged: float = -math.inf  # monotonic, as is the next one
+    until: float = math.inf
 
 
 class Alarms:
@@ -33,15 +35,18 @@ class Alarms:
         self._lock = threading.Lock()
         self._alarms: dict[str, _Alarm] = {}
 
-    def report(self, cause: str, text: str) -> None:
-        """Raises the alarm `cause`. `text`: what is wrong and what to do, without anything secret."""
+    def report(self, cause: str, text: str, *, lasts: float = math.inf) -> None:
+        """Raises the alarm `cause`. `text`: what is wrong and what to do, without anything secret.
+
+        lasts: after so many seconds without another report it no longer counts as on; for what nobody clears.
+        """
         now = time.monotonic()
         with self._lock:
             alarm = self._alarms.setdefault(cause, _Alarm())
+            news = not alarm.active or alarm.text != text
+            speak = news and now - alarm.logged >= _QUIET_SECONDS
             alarm.count += 1
-            begins = not alarm.active
-            alarm.active, alarm.text = True, text
-            speak = begins and (alarm.logged is None or now - alarm.logged >= _QUIET_SECONDS)
+            alarm.active, alarm.text, alarm.until = True, text, now + lasts
             if speak:
                 alarm.logged = now
         if speak:
@@ -59,8 +64,13 @@ class Alarms:
 
     def active(self) -> list[str]:
         """One sentence for each alarm that is on."""
+        now = time.monotonic()
         with self._lock:
-            return [f"{cause}: {alarm.text}" for cause, alarm in self._alarms.items() if alarm.active]
+            return [
+                f"{cause}: {alarm.text}"
+                for cause, alarm in self._alarms.items()
+                if alarm.active and now < alarm.until
+            ]
 
     def counts(self) -> dict[str, int]:
         """How often each cause was raised since the process started."""

@@ -35,10 +35,10 @@ ANONYMOUS: Final = "anonymous"
 SESSION_HINTS_PER_USER: Final = 16
 SESSION_HINT_SECONDS: Final = 86_400.0
 
-# Entries per generation (a cache holds two): room for the users of a busy worker, a few MB at most.
-_CALLERS: Final = 16_384
-_TOKENS: Final = 8_192
-_HINTED_USERS: Final = 16_384
+# Entries per generation (a cache holds two): with tokens of 1 KB each, 25 MB when all of it is full.
+_CALLERS: Final = 8_192
+_TOKENS: Final = 4_096
+_HINTED_USERS: Final = 8_192
 
 _LONGEST_AUTHORIZATION: Final = 16_384  # characters; a longer header is not looked into
 _LONGEST_HEADER_VALUE: Final = 256  # characters of an agent or session header that count

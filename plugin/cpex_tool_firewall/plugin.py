@@ -37,7 +37,7 @@ from cpex.framework import (  # type: ignore[import-untyped]
 
 from . import metrics, response, runtime
 from ._native import Policy, Verdict
-from .config import ConfigError, Settings, load
+from .config import TOOL_OVERRIDES, ConfigError, Settings, load
 from .names import printable
 from .outcome import outcome_of
 from .runtime import Runtime
@@ -48,6 +48,9 @@ HANDOVER: Final = "tool_firewall"
 
 _BLOCK: Final = "block"
 _QUIET_SECONDS: Final = 60.0
+_BINDING_ALARM_SECONDS: Final = (
+    120.0  # an instance with a wrong binding says so anew at each rebuild, after 30 s
+)
 _SAID: Final = {
     "warn": "unusual call",
     "shadow": "unusual call, block mode would have stopped it",
@@ -243,21 +246,25 @@ def _settings(config: PluginConfig) -> Settings:
     except ConfigError as error:
         if base is None:
             raise
-        runtime.alarms.report("binding", f"{error}\nThe plugin's own configuration is used instead")
+        _wrong_binding(str(error))
         return base
     if base is None:
         base = runtime.set_base_settings(mine)
     shared = base.shared()
     differing = [name for name, value in mine.shared().items() if value != shared[name]]
     if differing:
-        runtime.alarms.report(
-            "binding",
-            f"{', '.join(differing)}: part of the plugin's own configuration, cannot be changed for one "
-            "tool; accepted: mode, threshold, uninspectable_exempt_tools. The plugin's own configuration "
-            "is used instead",
+        _wrong_binding(
+            f"{', '.join(differing)}: part of the plugin's own configuration, cannot be set per tool; "
+            f"accepted: {', '.join(sorted(TOOL_OVERRIDES))}"
         )
         return base
     return mine
+
+
+def _wrong_binding(what: str) -> None:
+    runtime.alarms.report(
+        "binding", f"{what}. The plugin's own configuration is used instead", lasts=_BINDING_ALARM_SECONDS
+    )
 
 
 def _tool(metadata: Mapping[str, Any], name: str) -> tuple[str, str]:

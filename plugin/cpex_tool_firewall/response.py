@@ -13,7 +13,9 @@ for plugins that run after this one and for callers of the plugin manager.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final
 
 from cpex.framework import (  # type: ignore[import-untyped]
@@ -138,22 +140,26 @@ def signals(verdict: Verdict) -> list[str]:
 
 
 def notable_metadata(verdict: Verdict, names: list[str]) -> dict[str, Any]:
-    """Metadata of a call that is listed, warned about or stopped."""
-    metadata = ordinary_metadata(verdict.mode)
-    throttled = verdict.blocked and wording(names).status == TOO_MANY
-    metadata |= {
-        "risk_score": verdict.risk,
-        "allowed": 0 if verdict.blocked else 1,
-        "throttled": 1 if throttled else 0,
-        "total_blocked": 1 if verdict.blocked else 0,
-        "notable": True,
-        "would_block": verdict.decision == "deny" and not verdict.blocked,
-        "blocked": verdict.blocked,
-        "detection_types": names,
-    }
-    for name in (*SIGNALS, UNINSPECTABLE):
-        metadata[name] = name in names
+    """Metadata of a call that is listed, warned about or stopped. It keeps `names`."""
+    # Made from a template, because in a flood every call is notable.
+    metadata = _notable(verdict.mode, verdict.decision, verdict.blocked, tuple(names)).copy()
+    metadata["risk_score"] = verdict.risk
+    metadata["detection_types"] = names
     return metadata
+
+
+@lru_cache(maxsize=1024)
+def _notable(mode: str, decision: str, blocked: bool, names: tuple[str, ...]) -> dict[str, Any]:
+    metadata = ordinary_metadata(mode) | {
+        "allowed": 0 if blocked else 1,
+        "throttled": 1 if blocked and wording(names).status == TOO_MANY else 0,
+        "total_blocked": 1 if blocked else 0,
+        "notable": True,
+        "would_block": decision == "deny" and not blocked,
+        "blocked": blocked,
+        "detection_types": [],
+    }
+    return metadata | {name: name in names for name in (*SIGNALS, UNINSPECTABLE)}
 
 
 def unscreened_metadata(mode: str) -> dict[str, Any]:
@@ -163,7 +169,7 @@ def unscreened_metadata(mode: str) -> dict[str, Any]:
     return metadata | {"total_checked": 0, "degraded": True, "unscreened": True}
 
 
-def wording(names: list[str]) -> Wording:
+def wording(names: Sequence[str]) -> Wording:
     """The wording for what stopped a call: that of the strongest signal."""
     return WORDING.get(names[0], _OTHER) if names else _OTHER
 

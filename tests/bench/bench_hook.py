@@ -96,6 +96,12 @@ class Case:
     singles: list[int] = field(default_factory=list)
     notable: int = 0
 
+    def rename(self, number: int) -> None:
+        """A flood is always somebody else: who floods every day is known for it, and no finding any more."""
+        if self.name == "flood":
+            for _, context in self.calls:
+                context.global_context.user = f"flooder{number}@example.com"
+
     async def batch(self) -> float:
         """Mean of a batch, in us: what a caller pays, without a clock between the calls."""
         hook, extra = self.hook, self.extra
@@ -192,10 +198,7 @@ async def measure(rounds: int) -> list[Case]:
         if limiter is not None:
             for load in ("hot", "distinct"):
                 cases.append(Case("rate limiter", load, limiter.tool_pre_invoke, calls(load), None, (None,)))
-        flood = calls("hot")
-        for _, context in flood:
-            context.global_context.user = "flooder@example.com"
-        cases.append(Case("flood", "hot", hook.tool_pre_invoke, flood, 0.0))
+        cases.append(Case("flood", "hot", hook.tool_pre_invoke, calls("hot"), 0.0))
         clock = EngineTime()
         for case in cases:
             for _ in range(WARM_UP_BATCHES):
@@ -207,9 +210,10 @@ async def measure(rounds: int) -> list[Case]:
         gc.freeze()
         order = list(cases)
         chance = random.Random(1)
-        for _ in range(rounds):
+        for number in range(rounds):
             chance.shuffle(order)
             for case in order:
+                case.rename(number)
                 clock.run(case)
                 case.means.append(await case.batch())
                 clock.stop()
@@ -225,9 +229,7 @@ async def measure(rounds: int) -> list[Case]:
 def report(cases: Sequence[Case]) -> list[dict[str, Any]]:
     rows = []
     medians = {(case.name, case.load): statistics.median(case.means) for case in cases}
-    print(
-        f"{'hook':14} {'load':9} {'median us':>9} {'p50':>6} {'p99':>6} {'of limiter':>10} {'notable':>8}  target"
-    )
+    print("hook           load      median us    p50    p99 of limiter  notable  target")
     for case in cases:
         singles = sorted(case.singles)
         median = medians[case.name, case.load]

@@ -6,6 +6,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from cpex_tool_firewall import alarms as alarms_module
 from cpex_tool_firewall.alarms import Alarms
 from cpex_tool_firewall.metrics import FirewallCollector, register
 from prometheus_client import CollectorRegistry, generate_latest
@@ -81,3 +82,13 @@ def test_alarms_are_logged_once_and_then_counted(caplog: pytest.LogCaptureFixtur
     alarms.report("state", "again")  # at once again: counted, not logged
     assert len(caplog.records) == 2
     assert alarms.counts() == {"state": 6}
+
+
+def test_an_alarm_that_nobody_clears_runs_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    alarms = Alarms()
+    alarms.report("binding", "wrong", lasts=120)
+    assert alarms.active() == ["binding: wrong"]
+    later = alarms_module.time.monotonic() + 121
+    monkeypatch.setattr(alarms_module.time, "monotonic", lambda: later)
+    assert alarms.active() == []
+    assert alarms.counts() == {"binding": 1}
