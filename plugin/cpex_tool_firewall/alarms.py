@@ -77,6 +77,7 @@ class Alarms:
         with self._lock:
             return {cause: alarm.count for cause, alarm in self._alarms.items()}
 
-    def renew_after_fork(self) -> None:
-        """In a forked child: a lock that another thread held in the parent would never be released here."""
+    def start_anew(self) -> None:
+        """In a forked child: what was wrong in the parent is not wrong here, and its lock may be held for ever."""
         self._lock = threading.Lock()
+        self._alarms.clear()

@@ -264,7 +264,8 @@ class _Process:
 
     def after_fork_in_child(self) -> None:
         self.lock = threading.Lock()
-        alarms.renew_after_fork()
+        alarms.start_anew()
+        events.clear()
         inherited = list(self.runtimes.values())
         self.runtimes.clear()
         for runtime in inherited:
