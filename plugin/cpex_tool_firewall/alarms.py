@@ -78,6 +78,6 @@ class Alarms:
             return {cause: alarm.count for cause, alarm in self._alarms.items()}
 
     def start_anew(self) -> None:
-        """In a forked child: what was wrong in the parent is not wrong here, and its lock may be held for ever."""
+        """In a forked child: what was wrong in the parent is not wrong here, and its lock may never be released."""
         self._lock = threading.Lock()
         self._alarms.clear()
