@@ -132,6 +132,20 @@ def test_each_mistake_in_the_block_is_found(
     assert said in problems(found)[subject]
 
 
+def test_plugins_that_cannot_block_after_us_are_no_problem(site: Site, tmp_path: Path) -> None:
+    others = [
+        {"name": "Audit", "kind": "a.B", "hooks": ["tool_pre_invoke"], "mode": "audit", "priority": 999},
+        {"name": "Results", "kind": "a.B", "hooks": ["tool_post_invoke"], "mode": "enforce", "priority": 999},
+        {"name": "Off", "kind": "a.B", "hooks": ["tool_pre_invoke"], "mode": "disabled", "priority": 999},
+    ]
+    code, found = doctor(site, "--gateway-config", str(config_file(tmp_path, block(), *others)))
+    assert (code, problems(found)) == (0, {})
+    beside = {"name": "Beside", "kind": "a.B", "hooks": ["tool_pre_invoke"], "mode": "concurrent"}
+    code, found = doctor(site, "--gateway-config", str(config_file(tmp_path, block(), beside)))
+    assert code == 0
+    assert "Beside (concurrent)" in found["priority"][0]["text"]
+
+
 def test_two_blocks_no_file_and_no_yaml(site: Site, tmp_path: Path) -> None:
     _, found = doctor(site, "--gateway-config", str(config_file(tmp_path, block(), block(name="again"))))
     assert "2 plugins of kind" in problems(found)["configuration"]
@@ -300,7 +314,7 @@ def refusal(code: int, message: str, **data: Any) -> dict[str, Any]:
             (200, refusal(-32003, "Access denied")),
             None,
             "problem",
-            "refused the call before any plugin (-32003",
+            "the gateway itself ended the call (-32003: Access denied)",
         ),
         ((401, {"detail": "x"}), None, "problem", "refused the token (401)"),
         ((500, b"<html>"), None, "problem", "(HTTP 500)"),

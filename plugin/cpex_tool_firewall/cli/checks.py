@@ -208,14 +208,18 @@ def _check_priority(block: Mapping[str, Any], entries: list[Mapping[str, Any]]) 
     own = block.get("priority", _DEFAULT_PRIORITY)
     if not isinstance(own, int):
         return problem("priority", f"{own!r} is not a whole number", "priority: 900")
-    later = [
-        str(entry.get("name"))
+    blockers = [
+        entry
         for entry in entries
         if entry is not block
-        and str(entry.get("mode", "sequential")) in _OTHER_BLOCKING_MODES
+        and entry.get("mode", "sequential") in _OTHER_BLOCKING_MODES
         and "tool_pre_invoke" in (entry.get("hooks") or [])
-        and isinstance(entry.get("priority", _DEFAULT_PRIORITY), int)
-        and (entry.get("priority", _DEFAULT_PRIORITY) >= own or entry.get("mode") == "concurrent")
+    ]
+    beside = [str(entry.get("name")) for entry in blockers if entry.get("mode") == "concurrent"]
+    later = [
+        str(entry.get("name"))
+        for entry in blockers
+        if entry.get("mode") != "concurrent" and _priority_of(entry) >= own
     ]
     if later:
         return problem(
@@ -223,7 +227,19 @@ def _check_priority(block: Mapping[str, Any], entries: list[Mapping[str, Any]]) 
             f"{own}: {', '.join(later)} may block after us, and we would have learned from those calls",
             "give us the highest number, 900, so that we see only calls that the others let pass",
         )
+    if beside:
+        # The framework runs these after all sequential plugins, whatever their number: nothing to be done
+        # here.
+        return ok(
+            "priority",
+            f"{own}; calls that {', '.join(beside)} (concurrent) blocks are learned from all the same",
+        )
     return ok("priority", f"{own}, after every other plugin that can block")
+
+
+def _priority_of(entry: Mapping[str, Any]) -> float:
+    priority = entry.get("priority", _DEFAULT_PRIORITY)
+    return priority if isinstance(priority, int) else _DEFAULT_PRIORITY
 
 
 def check_state(folder: str | None) -> tuple[Finding, State | None]:

@@ -96,8 +96,9 @@ def _judge(
     if refusal:
         return problem(
             _SUBJECT,
-            f"the gateway refused the call before any plugin ({refusal}), so this proves nothing",
-            "name a tool that this token may call, as the gateway lists it, and the --arguments it needs",
+            f"the gateway itself ended the call ({refusal}) and no record arrived, so nothing is proven",
+            "name a tool that this token may call, as the gateway lists it, and the --arguments it needs; "
+            "if they are right, look for the plugin in the gateway's log",
         )
     return problem(
         _SUBJECT,
