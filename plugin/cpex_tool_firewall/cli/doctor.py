@@ -65,7 +65,8 @@ def doctor(
     """Check that calls are really screened. Exit code 1 when anything is missing.
 
     The live call needs a token of a user who may call the tool: from TOOL_FIREWALL_TOKEN or standard input,
-    never from the command line, where other users of the machine could read it.
+    never from the command line, where other users of the machine could read it. The
+    call really runs, and it counts and teaches like any other of that user.
 
     \b
     Example:

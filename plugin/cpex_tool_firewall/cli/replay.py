@@ -5,7 +5,7 @@ import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, NoReturn
 
 import typer
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
@@ -69,13 +69,18 @@ def replay(
     try:
         with _progress() as on_progress:
             result = job.run(on_progress)
+    except UnicodeDecodeError as error:  # the engine's message quotes a line that is not UTF-8
+        _fail_at(events, error.object.decode("utf-8", "backslashreplace"))
     except ValueError as error:
-        text = str(error)
-        fail(f"{events}: {text}" if text.startswith("line ") else text, WRONG_INPUT)
+        _fail_at(events, str(error))
     if as_json:
         print_json(result)
     else:
         say(_summary(result))
+
+
+def _fail_at(events: Path, text: str) -> NoReturn:
+    fail(f"{events}: {text}" if text.startswith("line ") else text, WRONG_INPUT)
 
 
 def _settings(path: Path | None) -> Settings:
