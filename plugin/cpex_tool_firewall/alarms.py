@@ -78,6 +78,6 @@ class Alarms:
             return {cause: alarm.count for cause, alarm in self._alarms.items()}
 
     def start_anew(self) -> None:
-        """In a forked child: what was wrong in the parent is not wrong here, and its lock may never be released."""
+        """In a forked child: the parent's troubles are not its own, and a lock held there is never let go."""
         self._lock = threading.Lock()
         self._alarms.clear()
