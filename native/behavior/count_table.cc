@@ -66,8 +66,8 @@ void CountTable::place(Fingerprint f, float amount) {
 void CountTable::replace_smallest(Fingerprint f, float amount) {
   ++evicted_;
   Line& line = lines_[home(f)];
-  // A free cell is taken only where nothing can go: with no free cells left, a lookup of an absent key, which ends at
-  // the first free cell, would scan the whole table.
+  // A free cell is taken only where nothing can go: with no free cells left, a lookup of an absent key, which
+  // ends at the first free cell, would scan the whole table.
   std::uint32_t smallest = kCells;
   bool room = false;
   for (std::uint32_t cell = 0; cell < kCells; ++cell) {

@@ -3,19 +3,27 @@
 
 #include <algorithm>
 #include <array>
+#include <cmath>
 #include <utility>
 
 namespace tool_firewall {
 namespace {
 
 constexpr double kCap = 5.5;
-constexpr double kTruncated = 1.6;  // below this a channel says nothing
+constexpr double kTruncatedTail = .201896517994655;  // e^-kTruncated
 
 // The evidence that 1 % and 0.1 % of ordinary calls exceed was 14.2-17.2 and 20.7-25.2 over twenty tenants.
 constexpr std::array<std::pair<double, double>, 7> kMap = {
     {{0, 0}, {7.5, .116}, {10.7, .217}, {15.4, 1. / 3}, {22.5, .5}, {34, .667}, {60, 1}}};
 
 }  // namespace
+
+Rarity rarity_of(const Channel& channel, double tail_in_group, double tail_in_tenant) {
+  Rarity rarity;
+  if (channel.alone_group > 0 || tail_in_group < kTruncatedTail) rarity.group = -std::log(tail_in_group);
+  if (channel.alone_tenant > 0) rarity.tenant = -std::log(tail_in_tenant);
+  return rarity;
+}
 
 double share(const Channel& channel, const Rarity& rarity) {
   const double l = std::min(kCap, rarity.group);

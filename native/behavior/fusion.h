@@ -13,11 +13,16 @@ namespace tool_firewall {
 inline constexpr double kNotable = 1. / 3;  // listed from here on
 inline constexpr double kHighRisk = .5;     // what is new in such a call stays new for a while
 
+inline constexpr double kTruncated = 1.6;  // -ln p up to which a channel says nothing
+
 // -ln p of one channel, within the peer group and within the tenant.
 struct Rarity {
   double group = 0;
   double tenant = 0;
 };
+
+// From tails to rarity. 0 where nothing follows from it: a logarithm costs as much as three lookups.
+Rarity rarity_of(const Channel& channel, double tail_in_group, double tail_in_tenant);
 
 // What one channel adds to the fused sum.
 double share(const Channel& channel, const Rarity& rarity);

@@ -118,7 +118,7 @@ Score Model::measure() {
           sight_.levels.tenant->calibrators[channel].tail(prior, std::exp(-prior), kPriorStrength);
       const double in_group =
           sight_.levels.group->calibrators[channel].tail(prior, in_tenant, kTenantStrength);
-      const Rarity rarity{-std::log(in_group), definition.alone_tenant > 0 ? -std::log(in_tenant) : 0};
+      const Rarity rarity = rarity_of(definition, in_group, in_tenant);
       const double adds = share(definition, rarity);
       const double asserts = alone(definition, rarity);
       sum += adds;
@@ -135,7 +135,7 @@ Score Model::measure() {
       said.rarest = std::max(said.rarest, insists * 6 * std::log(10.));
       said.weight = std::max(said.weight, said.rarest * 2);
     }
-    listed |= said.weight > 0 && said.rarest >= kWorthListing;
+    listed |= said.rarest > kWorthListing;
   }
   Score score;
   score.risk = std::max(risk_of(std::max(sum, strongest)), floor);
@@ -148,7 +148,7 @@ std::vector<Reason> Model::reasons(double risk) const {
   std::vector<std::uint8_t> ranked;
   for (std::size_t i = 0; i < signals_.size(); ++i) {
     // What tipped a notable call is listed in full; an ordinary call lists only what is rare by itself.
-    if (said_[i].weight <= 0 || (risk < kNotable && said_[i].rarest < kWorthListing)) continue;
+    if (said_[i].rarest <= (risk < kNotable ? kWorthListing : kTruncated)) continue;
     ranked.push_back(static_cast<std::uint8_t>(i));
   }
   std::stable_sort(ranked.begin(), ranked.end(),

@@ -43,8 +43,9 @@ struct Sight {
   Usage usage;
 };
 
-// The later of two times of calls, which arrive a little out of order from several processes. A time far before `last`
-// means that the clock had run ahead and was set back: then `now` holds, or nothing would fade until `last` comes again.
+// The later of two times of calls, which arrive a little out of order from several processes. A time far
+// before `last` means that the clock had run ahead and was set back: then `now` holds, or nothing would fade
+// until `last` comes again.
 inline double later(double last, double now) { return now < last - 3600 ? now : std::max(last, now); }
 
 // What a signal wants to tell people: two numbers everybody understands and up to four for its sentence.

@@ -565,9 +565,9 @@ PYBIND11_MODULE(_native, m) {
     try {
       std::rethrow_exception(std::move(error));
     } catch (const RecordError& e) {
-      PyErr_SetString(PyExc_ValueError, e.what());
+      PyErr_SetObject(PyExc_ValueError, to_python(e.what()).ptr());
     } catch (const ReplayError& e) {
-      PyErr_SetString(PyExc_ValueError, e.what());
+      PyErr_SetObject(PyExc_ValueError, to_python(e.what()).ptr());
     }
   });
   bind_values(m);

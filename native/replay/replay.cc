@@ -185,10 +185,12 @@ class EventReader : public nlohmann::json_sax<json> {
     return true;
   }
   bool parse_error(std::size_t at, const std::string&, const nlohmann::detail::exception& error) override {
-    const std::string what = error.what();
-    const std::size_t detail = what.find("] ");
-    error_ = "not JSON, at byte " + std::to_string(at) + ": " +
-             (detail == std::string::npos ? what : what.substr(detail + 2));
+    // Without nlohmann's error number in front, and without the text it quotes behind: that may be an
+    // argument.
+    std::string what = error.what();
+    if (const std::size_t detail = what.find("] "); detail != std::string::npos) what.erase(0, detail + 2);
+    if (const std::size_t quoted = what.find("; last read"); quoted != std::string::npos) what.erase(quoted);
+    error_ = phrase("not JSON, at byte %zu: %s", at, what.c_str());
     return false;
   }
 
