@@ -13,7 +13,7 @@ STEP := tools/step
 LAB := PYTHONPATH=tests/gateway
 PYTEST := $(BIN)/python -m pytest -q -o cache_dir=build/pytest
 
-.PHONY: help demo test test-native test-sanitized test-plugin test-gateway bench lint wheel clean prepare
+.PHONY: help demo test test-native test-sanitized test-plugin test-gateway bench lint format wheel clean prepare
 
 help: ## Say what the commands are
 	@sed -nE 's/^([a-z-]+):.*## (.*)/\1\t\2/p' $(MAKEFILE_LIST) | while IFS=$$'\t' read -r name what; do \
@@ -46,6 +46,11 @@ bench: prepare ## Measure the figures of docs/benchmarks.md
 lint: ## Formatting, clang-tidy, ruff, mypy, and the engine's independence of Python
 	@tools/prepare lint
 	@tools/lint
+
+format: ## Format all C++ and Python code
+	@tools/prepare lint
+	@git ls-files -co --exclude-standard '*.cc' '*.h' | xargs clang-format -i
+	@$(BIN)/ruff format --quiet .
 
 wheel: prepare ## Build the wheel for this Python into dist/
 	@rm -rf build/wheel && mkdir -p build/wheel dist
