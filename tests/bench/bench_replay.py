@@ -3,8 +3,8 @@
 
 python tests/bench/bench_replay.py [--events 200000] [--rounds 3] [--check]
 
-The best round counts: the others only add what else the machine did. --check: exit code 1 when it is under the
-target of 150,000 events a second.
+The best round counts: the others only add what else the machine did. --check: exit code 1 when it is below
+the target of 150,000 events a second.
 """
 
 import argparse
