@@ -34,6 +34,7 @@ SAME = 1e-9  # of risks and other 64-bit numbers, absolute and relative
 SAME_P = 1e-6  # of p, a 32-bit number, relative
 
 KEY = b"k" * 32
+BASELINES_EVERY = 2000  # steps
 UNINSPECTABLE = {"x": object()}
 
 # What the invented traffic must reach, or it compares less than it claims.
@@ -82,19 +83,22 @@ class Pair:
         self.policies: dict[tuple[str, float], _native.Policy] = {}
         self.tickets: dict[int, tuple[int, int]] = {}  # by step id: of the engine, of the model
         self.deviation = Deviation()
-        self.now = 0.0
+        self.now = 0.0  # of the latest call
 
     def run(self, steps: Iterable[Step]) -> Deviation:
         for number, step in enumerate(steps):
             try:
                 self.feed(step)
+                if number % BASELINES_EVERY == 0:
+                    self.compare_baselines()
             except AssertionError as error:
                 raise AssertionError(f"step {number}: {step}: {error}") from error
+        self.compare_baselines()
         return self.deviation
 
     def feed(self, step: Step) -> None:
-        self.now = max(self.now, step.now)
         if step.call is not None:
+            self.now = max(self.now, step.now)
             self.tickets[step.id] = self.check(step.call, step.now)
             return
         ours, theirs = self.tickets.pop(step.id)
@@ -148,6 +152,7 @@ class Pair:
             assert baseline is not None
             user.counts.refresh(self.model.clock)
             weight = self.model.clock.weight(self.now)
+            facts = self.model.facts(user, self.now)
             tools = {f"{one['server']}/{one['tool']}".lstrip("/"): one["count"] for one in baseline["tools"]}
             counted = {
                 key.tool: sum_
@@ -168,6 +173,11 @@ class Pair:
                 for item, since in user.held.items()
                 if since + self.model.settings.new_for > self.now
             )
+            assert baseline["signals"].keys() == facts.keys()
+            for signal, expected in facts.items():
+                assert baseline["signals"][signal].keys() == expected.keys()
+                for fact, value in expected.items():
+                    self.same_number(baseline["signals"][signal][fact], value, f"{name}: {signal} {fact}")
 
     def met(self) -> Counter[str]:
         """How often the traffic reached each case of the model."""
@@ -212,7 +222,6 @@ def test_invented_traffic_gives_the_same_verdicts(which: str) -> None:
     pair = Pair(settings)
     calls = CALLS * 3 // 5 if which == "default" else CALLS * 2 // 5
     deviation = pair.run(Traffic(seed=7, jumps=jumps).steps(calls))
-    pair.compare_baselines()
     met = pair.met()
     print(f"\n{which}: {deviation}\n{dict(met)}")
     assert deviation.calls == calls
@@ -237,6 +246,5 @@ def test_labelled_streams_give_the_same_verdicts() -> None:
     for path in paths:
         pair = Pair(Settings())
         deviation = pair.run(events(path))
-        pair.compare_baselines()
         print(f"\n{path.parent.name}: {deviation}\n{dict(pair.met())}")
         assert deviation.calls > 0

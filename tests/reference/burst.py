@@ -66,6 +66,14 @@ class Burst:
     def numbers(self, scene: Scene) -> tuple[float, float]:
         return (self._calls, self.limit) if self._limited else (self._minute, self._record)
 
+    def facts(self, user: tuple[str, str], now: float) -> dict[str, float]:
+        state = self.users[user]
+        return {
+            "record_60s": state.record,
+            "days_over_limit": len(state.days),
+            "exempt": self.exempt(state, now),
+        }
+
     def exempt(self, user: State, now: float) -> bool:
         """Passed the limit on three earlier days, the last of them at most 30 days ago."""
         today = math.floor(now / DAY)

@@ -6,7 +6,7 @@ from collections import defaultdict
 from dataclasses import dataclass
 
 from .fusion import Channel
-from .people import Scene, later
+from .people import Peers, Scene, later
 
 CHANNELS = (
     Channel(
@@ -76,6 +76,14 @@ class Frequency:
     def numbers(self, scene: Scene) -> tuple[float, float]:
         count, mean, _ = self._seen[self._most[1]]
         return (count, math.exp(mean))
+
+    def facts(self, user: tuple[str, str], group: Peers) -> dict[str, float]:
+        found = {}
+        for window in WINDOWS:
+            mean, deviation = shrunk(self.user[user, window], self.group[id(group), window])
+            found[f"usual_{window:.0f}s"] = math.exp(mean)
+            found[f"high_{window:.0f}s"] = math.exp(mean + CLIP * deviation)
+        return found
 
     def count_call(self, scene: Scene) -> None:
         name = scene.user.name

@@ -10,7 +10,7 @@ from .burst import Burst
 from .calibration import PRIOR_STRENGTH, RARE, RARE_FROM, RARE_ONCE, TENANT_STRENGTH, prior_surprise
 from .decay import Clock
 from .frequency import Frequency
-from .fusion import HIGH_RISK, NOTABLE, risk_of, share, surprise_of_floor
+from .fusion import HIGH_RISK, NOTABLE, TRUNCATED, risk_of, share, surprise_of_floor
 from .novel_path import NovelPath
 from .novelty import News, Novelty
 from .off_hours import OffHours
@@ -125,12 +125,12 @@ class Model:
                 rarest = max(rarest, surprise)
             insists = signal.floor()
             rarest = max(rarest, surprise_of_floor(insists))
-            if said > 0 or insists > 0:
-                rank = max(said, 2 * rarest) if insists > 0 else said
-                candidates.append(Reason(signal.name, rarest, *signal.numbers(scene), rank))
+            rank = max(said, 2 * rarest) if insists > 0 else said
+            candidates.append(Reason(signal.name, rarest, *signal.numbers(scene), rank))
         floor = max(signal.floor() for signal in self.signals)
         risk = max(risk_of(max(sum(adds), *specialists)), floor)
-        reasons = [one for one in candidates if risk >= NOTABLE or one.surprise >= WORTH_LISTING]
+        least = TRUNCATED if risk >= NOTABLE else WORTH_LISTING
+        reasons = [one for one in candidates if one.surprise > least]
         reasons.sort(key=lambda one: -one.rank)
 
         decision = "audit" if risk >= NOTABLE else "allow"
@@ -162,6 +162,14 @@ class Model:
         self._learn(self.running.pop(ticket))
         return True
 
+    def facts(self, user: User, now: float) -> dict[str, dict[str, float]]:
+        """By signal: what `tool-firewall baseline show` tells of a user."""
+        return {
+            "novelty": self.novelty.facts(user.name),
+            "frequency": self.frequency.facts(user.name, user.group),
+            "burst": self.burst.facts(user.name, now),
+        }
+
     def expire(self, now: float) -> None:
         """Calls count as done in the order they came: a later one waits for those before it."""
         while self.running:
@@ -174,11 +182,12 @@ class Model:
     def _scene(self, call: Call, now: float) -> tuple[Scene, Session]:
         weight = self.clock.weight(now)
         name = (call.tenant, call.user)
-        if name not in self.users:
-            self.users[name] = User(name, ZoneInfo(self._zone(call)))
-        user = self.users[name]
         tenant = self.peers.setdefault((call.tenant, ""), Peers())
         group = self.peers.setdefault((call.tenant, call.group), Peers())
+        if name not in self.users:
+            self.users[name] = User(name, ZoneInfo(self._zone(call)), group)
+        user = self.users[name]
+        user.group = group
         for counts in (user.counts, group.counts, tenant.counts):
             counts.refresh(self.clock)
         session = user.session(call.session, now, self.settings.session_idle)

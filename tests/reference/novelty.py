@@ -85,6 +85,10 @@ class Novelty:
         rates = self.users[scene.user.name, "step"]
         return (self._score, rates.new / rates.events if rates.events > 0 else 0.0)
 
+    def facts(self, user: tuple[str, str]) -> dict[str, float]:
+        rates = self.users[user, "step"]
+        return {"recent_calls": rates.events, "recent_new": rates.new}
+
     def is_held(self, user: User, item: Item, now: float) -> bool:
         if item in user.counts.sums:
             return False

@@ -57,6 +57,7 @@ class Peers:
 class User:
     name: tuple[str, str]  # tenant, user
     zone: ZoneInfo
+    group: Peers  # of the last call
     counts: Counts = field(default_factory=Counts)
     sessions: list[Session] = field(default_factory=list)
     held: dict[Item, float] = field(default_factory=dict)  # first seen at high risk, and when (s)
