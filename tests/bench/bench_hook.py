@@ -111,7 +111,7 @@ class Case:
         return (time.perf_counter() - begin) / len(self.calls) * 1e6
 
     async def one_by_one(self, after: Callable[..., Any]) -> list[int]:
-        """Every call by itself, in ns, less the reading of the clock. `after` ends each, outside the clock."""
+        """Every call by itself, in ns, less the reading of the clock. `after` ends each, unmeasured."""
         hook, extra, now, found = self.hook, self.extra, time.perf_counter_ns, []
         reading = statistics.median(-now() + now() for _ in range(1001))
         for payload, context in self.calls:
