@@ -17,11 +17,12 @@ class Decay {
 
   explicit Decay(double half_life_s) : half_life_(half_life_s) {}
 
-  // Weight of an event at `now` (s). The first call sets the landmark. Moves it, and with it epoch(), when
-  // needed.
+  // Weight of an event at `now` (s). Moves the landmark, and with it epoch(), when needed. The first call
+  // chooses it among fixed times, so that it does not matter who called first: one tenant must not be able to
+  // tell from the last bits of its scores that another is there.
   double weight(double now) {
     if (!started_) {
-      landmark_ = now;
+      landmark_ = std::floor(now / (kSpan * half_life_)) * kSpan * half_life_;
       started_ = true;
     }
     // A clock that was set far back must not make weights vanish: everything is divided by them.

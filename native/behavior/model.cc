@@ -182,7 +182,13 @@ void Model::finish(const PrincipalPtr& user, double risk, bool blocked, Scored& 
   if (user->first <= 0) user->first = sight_.now;
   user->used = true;
   ++user->calls;
-  if (blocked) return;
+  if (blocked) {
+    // It teaches nothing, but what was new in it stays new as after a warning: or the calibrators, which
+    // learn from every call, would let a retry pass.
+    for (const Item& item : {sight_.usage.tool(), sight_.usage.step()})
+      if (!item.known(Level::kUser)) hold(*user, item, {sight_.now, risk, sight_.tool});
+    return;
+  }
 
   scored.now = sight_.now;
   scored.risk = risk;
@@ -206,24 +212,27 @@ void Model::finish(const PrincipalPtr& user, double risk, bool blocked, Scored& 
   session_->earlier[session_->earlier_count++] = sight_.tool;
 }
 
-bool Model::hold(Principal& user, const ItemKey& item, const Scored& scored) {
+bool Model::hold(Principal& user, const ItemKey& item, const Occasion& call) {
   const auto same = [&](const HeldItem& held) { return held.cell == item.cell; };
   const auto found = std::find_if(user.held.begin(), user.held.end(), same);
   if (found != user.held.end()) {
-    if (scored.now - found->since < settings_.new_for) return true;
+    if (call.now - found->since < settings_.new_for) return true;
     user.held.erase(found);
     return false;
   }
-  if (scored.risk < kHighRisk || settings_.new_for <= 0) return false;
+  if (settings_.new_for <= 0) return false;
   if (user.held.size() >= kHeldPerUser) {
     std::erase_if(user.held,
-                  [&](const HeldItem& held) { return scored.now - held.since >= settings_.new_for; });
+                  [&](const HeldItem& held) { return call.now - held.since >= settings_.new_for; });
     if (user.held.size() >= kHeldPerUser) {
-      ++held_refused_;
-      return true;  // not learned either: a full list must not be a way to become known
+      // Not learned either, whatever the risk of this call: what finds no room is not known the second time,
+      // and a full list must not be a way to become known.
+      if (call.risk >= kHighRisk) ++held_refused_;
+      return true;
     }
   }
-  user.held.push_back({item.cell, scored.now, scored.tool, item.from, item.kind});
+  if (call.risk < kHighRisk) return false;
+  user.held.push_back({item.cell, call.now, call.tool, item.from, item.kind});
   return true;
 }
 
@@ -241,7 +250,7 @@ void Model::learn(const Scored& scored) {
     const ItemKey& item = scored.items[i];
     News learned = learn_known(item, ran.levels, ran.weight);
     if (!learned.any) {
-      if (hold(*scored.user, item, scored)) continue;
+      if (hold(*scored.user, item, {scored.now, scored.risk, scored.tool})) continue;
       learned = learn_new(item, ran.levels, ran.weight);
     }
     News& news = ran.learned.of[static_cast<std::size_t>(item.kind)];

@@ -107,7 +107,12 @@ class Model {
     epoch = decay_.epoch();
   }
   void learn_calibrators();
-  bool hold(Principal& user, const ItemKey& item, const Scored& scored);
+  // Whether an item the user does not know is not to be learned yet; notes it when the call is of high risk.
+  struct Occasion {
+    double now, risk;
+    const Tool* tool;
+  };
+  bool hold(Principal& user, const ItemKey& item, const Occasion& call);
 
   ModelSettings settings_;
   const Hasher& hasher_;

@@ -2,6 +2,7 @@
 #include "engine/engine.h"
 
 #include <algorithm>
+#include <cmath>
 #include <stdexcept>
 #include <utility>
 
@@ -90,6 +91,7 @@ void Engine::decide(const InstancePolicy& policy, const Caller& caller, const Ar
 
 Verdict Engine::check(const InstancePolicy& policy, const CallerPtr& caller, std::string_view server,
                       std::string_view tool, const Arguments& arguments, double now) {
+  now = possible(now);
   expire(now);
   resolve(*caller);
   saw_call(now);
@@ -120,6 +122,7 @@ Verdict Engine::check(const InstancePolicy& policy, const CallerPtr& caller, std
 }
 
 bool Engine::observe(std::uint64_t ticket, Outcome outcome, double now) {
+  now = possible(now);
   expire(now);
   const std::optional<InFlight::Call> call = in_flight_.take(ticket);
   if (!call) {
@@ -138,6 +141,8 @@ void Engine::expire(double now) {
     model_.learn(call->scored);
   }
 }
+
+double Engine::possible(double now) const { return std::abs(now) < kMostTime ? now : last_call_; }
 
 void Engine::saw_call(double now) {
   ++calls_;

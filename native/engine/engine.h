@@ -127,6 +127,7 @@ class Engine {
   const Zone& zone_of(std::string_view tenant, std::string_view user) const;
   void decide(const InstancePolicy& policy, const Caller& caller, const Arguments& arguments, double now,
               Verdict& verdict) const;
+  double possible(double now) const;  // `now`, or the last time known when no clock says so
   void saw_call(double now);
   InFlight::Call& next_call(const RecordId& id);
   void push(bool finding, std::variant<QueuedCall, OutcomeRecord, std::string> what);

@@ -157,7 +157,7 @@ Record decode(std::string_view bytes) {
   id.worker = in.number<std::uint64_t>();
   id.seq = in.number<std::uint64_t>();
   id.ts = in.number<double>();
-  if (!(id.ts > -1e12 && id.ts < 1e12)) throw RecordError("record: impossible time");
+  if (!(id.ts > -kMostTime && id.ts < kMostTime)) throw RecordError("record: impossible time");
   Record record;
   switch (static_cast<Kind>(kind)) {
     case Kind::kCall:

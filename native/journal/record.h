@@ -24,6 +24,9 @@ namespace tool_firewall {
 
 inline constexpr std::uint8_t kRecordVersion = 1;
 
+// Times beyond +-kMostTime (s) are refused: no clock shows them, and arithmetic with them ends in infinities.
+inline constexpr double kMostTime = 1e12;
+
 struct RecordError : std::runtime_error {
   using std::runtime_error::runtime_error;
 };

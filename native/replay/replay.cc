@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "replay/replay.h"
 
+#include <simdjson.h>
 #include <sys/stat.h>
 #include <zlib.h>
 
@@ -10,7 +11,6 @@
 #include <cstring>
 #include <memory>
 #include <nlohmann/json.hpp>
-#include <optional>
 #include <unordered_map>
 #include <utility>
 #include <vector>
@@ -20,8 +20,6 @@
 
 namespace tool_firewall {
 namespace {
-
-using nlohmann::json;
 
 constexpr std::size_t kBuffer = 1U << 18;
 constexpr std::size_t kMostLine = 1U << 26;  // bytes
@@ -41,7 +39,8 @@ class LineReader {
   LineReader& operator=(const LineReader&) = delete;
   ~LineReader() { gzclose(file_); }
 
-  // The next line without its end; false at the end of the file. The view is valid until the next call.
+  // The next line without its end, followed by SIMDJSON_PADDING readable bytes; false at the end of the file.
+  // The view is valid until the next call.
   bool next(std::string_view& line) {
     std::size_t searched = begin_;
     while (true) {
@@ -67,11 +66,12 @@ class LineReader {
     std::memmove(buffer_.data(), buffer_.data() + begin_, end_ - begin_);
     end_ -= begin_;
     begin_ = 0;
-    if (end_ == buffer_.size()) {
+    if (end_ + simdjson::SIMDJSON_PADDING >= buffer_.size()) {
       if (buffer_.size() >= kMostLine) throw ReplayError("a line is longer than 64 MiB");
       buffer_.resize(buffer_.size() * 2);
     }
-    const int got = gzread(file_, buffer_.data() + end_, static_cast<unsigned>(buffer_.size() - end_));
+    const std::size_t room = buffer_.size() - simdjson::SIMDJSON_PADDING - end_;
+    const int got = gzread(file_, buffer_.data() + end_, static_cast<unsigned>(room));
     if (got < 0) {
       int code = 0;
       throw ReplayError(std::string("damaged input: ") + gzerror(file_, &code));
@@ -117,205 +117,150 @@ class LineWriter {
   gzFile file_ = nullptr;
 };
 
+// One event; the texts belong to its reader.
 struct Event {
-  std::string id, tenant, user, agent, session, tool;
+  std::string_view id, tenant, user, agent, session, tool;
   double ts = 0;
   bool ok = true;
   Arguments arguments;
 };
 
-// Reads one event without building a tree of it.
-class EventReader : public nlohmann::json_sax<json> {
+// Reads events line by line, in memory that is used again for the next one.
+class EventReader {
  public:
   explicit EventReader(const Hasher& hasher) : hasher_(hasher) {}
 
-  // Throws ReplayError saying what is wrong with the line.
+  // `line` must be followed by SIMDJSON_PADDING readable bytes. The event is valid until the next call.
+  // Throws ReplayError saying what is wrong with the line, without quoting from it.
   const Event& read(std::string_view line) {
     event_ = {};
-    stack_.clear();
-    key_ = Key::kOther;
-    seen_ = 0;
-    digest_.emplace(hasher_);
-    error_.clear();
-    if (!json::sax_parse(line, this)) throw ReplayError(error_);
-    for (const auto& [key, name] : kNames)
-      if (required(key) && (seen_ & bit(key)) == 0)
-        throw ReplayError(phrase("'%s' is missing", std::string(name).c_str()));
-    if (event_.arguments.inspection == Inspection::kInspected) event_.arguments.digest = digest_->result();
+    simdjson::dom::object fields;
+    if (const auto error = parser_.parse(line.data(), line.size(), false).get(fields))
+      throw ReplayError(error == simdjson::INCORRECT_TYPE
+                            ? "an object was expected"
+                            : phrase("not JSON: %s", simdjson::error_message(error)));
+    bool has_id = false;
+    bool has_time = false;
+    for (const auto& [key, value] : fields) {
+      if (key == "event_id") {
+        event_.id = id(value);
+        has_id = true;
+      } else if (key == "ts") {
+        event_.ts = time(value);
+        has_time = true;
+      } else if (key == "tenant") {
+        event_.tenant = text("tenant", value);
+      } else if (key == "user") {
+        event_.user = text("user", value);
+      } else if (key == "agent") {
+        event_.agent = text("agent", value);
+      } else if (key == "session") {
+        event_.session = text("session", value);
+      } else if (key == "tool") {
+        event_.tool = text("tool", value);
+      } else if (key == "ok") {
+        if (!value.is_null() && value.get(event_.ok)) wrong("ok", "true or false was expected");
+      } else if (key == "args") {
+        event_.arguments = arguments(value);
+      }
+    }
+    if (!has_id) wrong("event_id", "is missing");
+    if (!has_time) wrong("ts", "is missing");
+    if (event_.user.empty()) wrong("user", "is missing");
+    if (event_.tool.empty()) wrong("tool", "is missing");
     return event_;
   }
 
-  bool null() override {
-    return value('n', nullptr, 0, [&] { return optional_text(); });
-  }
-  bool boolean(bool v) override {
-    return value(v ? 't' : 'f', nullptr, 0, [&] {
-      if (key_ != Key::kOk) return wrong("true or false is not accepted here");
-      event_.ok = v;
-      return true;
-    });
-  }
-  bool number_integer(number_integer_t v) override {
-    return value('i', &v, sizeof v, [&] { return number(static_cast<double>(v)); });
-  }
-  bool number_unsigned(number_unsigned_t v) override {
-    return value('i', &v, sizeof v, [&] { return number(static_cast<double>(v)); });
-  }
-  bool number_float(number_float_t v, const string_t&) override {
-    return value('d', &v, sizeof v, [&] { return number(v); });
-  }
-  bool string(string_t& v) override {
-    return value('s', v.data(), v.size(), [&] { return text(v); });
-  }
-  bool binary(binary_t&) override { return wrong("binary values are not JSON"); }
-  bool start_object(std::size_t) override { return open(true); }
-  bool start_array(std::size_t) override { return open(false); }
-  bool end_object() override { return close('o'); }
-  bool end_array() override { return close('l'); }
-  bool key(string_t& name) override {
-    if (stack_.size() == 1) {
-      key_ = Key::kOther;
-      for (const auto& [key, known] : kNames)
-        if (known == name) key_ = key;
-      seen_ |= bit(key_);
-    } else if (in_arguments()) {
-      if (!digest_->spend(name.size())) event_.arguments.inspection = Inspection::kTooLarge;
-      stack_.back().next = digest_->member(stack_.back().path, name.data(), name.size());
-    }
-    return true;
-  }
-  bool parse_error(std::size_t at, const std::string&, const nlohmann::detail::exception& error) override {
-    // Without nlohmann's error number in front, and without the text it quotes behind: that may be an
-    // argument.
-    std::string what = error.what();
-    if (const std::size_t detail = what.find("] "); detail != std::string::npos) what.erase(0, detail + 2);
-    if (const std::size_t quoted = what.find("; last read"); quoted != std::string::npos) what.erase(quoted);
-    error_ = phrase("not JSON, at byte %zu: %s", at, what.c_str());
-    return false;
-  }
-
  private:
-  enum class Key : std::uint8_t { kId, kTs, kTenant, kUser, kAgent, kSession, kTool, kArgs, kOk, kOther };
-  static constexpr std::array<std::pair<Key, std::string_view>, 9> kNames = {{{Key::kId, "event_id"},
-                                                                              {Key::kTs, "ts"},
-                                                                              {Key::kTenant, "tenant"},
-                                                                              {Key::kUser, "user"},
-                                                                              {Key::kAgent, "agent"},
-                                                                              {Key::kSession, "session"},
-                                                                              {Key::kTool, "tool"},
-                                                                              {Key::kArgs, "args"},
-                                                                              {Key::kOk, "ok"}}};
-  struct Level {
-    bool object;
-    ArgumentsDigest::Path path;
-    ArgumentsDigest::Path next;
-    std::size_t index;
-  };
+  using Element = simdjson::dom::element;
 
-  static std::uint32_t bit(Key key) { return 1U << static_cast<unsigned>(key); }
-  static bool required(Key key) {
-    return key == Key::kId || key == Key::kTs || key == Key::kUser || key == Key::kTool;
-  }
-  static std::string_view name_of_key(Key key) {
-    for (const auto& [known, name] : kNames)
-      if (known == key) return name;
-    return "";
-  }
-  bool wrong(const std::string& what) {
-    error_ =
-        key_ == Key::kOther ? what : phrase("'%s': %s", std::string(name_of_key(key_)).c_str(), what.c_str());
-    return false;
+  [[noreturn]] static void wrong(const char* key, const char* what) {
+    throw ReplayError(phrase("'%s': %s", key, what));
   }
 
-  bool in_arguments() const { return stack_.size() > 1 && key_ == Key::kArgs; }
-  ArgumentsDigest::Path path_here() {
-    Level& level = stack_.back();
-    return level.object ? level.next : digest_->element(level.path, level.index++);
+  static std::string_view text(const char* key, const Element& value) {
+    std::string_view found;
+    if (!value.is_null() && value.get(found)) wrong(key, "text was expected");
+    return found;
+  }
+  std::string_view id(const Element& value) {
+    std::string_view found;
+    if (!value.get(found)) return found;
+    std::int64_t number = 0;
+    if (value.get(number)) wrong("event_id", "text or a whole number was expected");
+    number_as_text_ = std::to_string(number);
+    return number_as_text_;
+  }
+  static double time(const Element& value) {
+    double seconds = 0;
+    if (value.get(seconds) || !(seconds >= 0 && seconds <= 1e11))
+      wrong("ts", "seconds since 1970 were expected");
+    return seconds;
   }
 
-  template <class AtTop>
-  bool value(char type, const void* data, std::size_t size, const AtTop& at_top) {
-    if (stack_.empty()) return wrong("an object was expected");
-    if (stack_.size() == 1) return at_top();
-    if (!in_arguments()) return true;
-    if (!digest_->spend(size)) event_.arguments.inspection = Inspection::kTooLarge;
-    if (event_.arguments.inspection == Inspection::kInspected) digest_->leaf(path_here(), type, data, size);
-    return true;
+  Arguments arguments(const Element& value) const {
+    if (value.is_null()) return {};
+    if (!value.is_object()) wrong("args", "an object was expected");
+    ArgumentsDigest digest(hasher_);
+    const Inspection found = walk(value, ArgumentsDigest::kRoot, 0, digest);
+    return {found, found == Inspection::kInspected ? digest.result() : 0};
   }
 
-  bool open(bool object) {
-    if (stack_.empty()) {
-      if (!object) return wrong("an object was expected");
-      stack_.push_back({true, 0, 0, 0});
-      return true;
+  // The same walk as bindings/arguments.cc does over Python objects.
+  static Inspection walk(const Element& value, ArgumentsDigest::Path path, int depth,
+                         ArgumentsDigest& digest) {
+    if (depth > kMostDepth) return Inspection::kTooDeep;
+    const auto leaf = [&](char type, const void* data, std::size_t size) {
+      if (!digest.spend(size)) return Inspection::kTooLarge;
+      digest.leaf(path, type, data, size);
+      return Inspection::kInspected;
+    };
+    switch (value.type()) {
+      case simdjson::dom::element_type::OBJECT: {
+        for (const auto& [key, member] : simdjson::dom::object(value)) {
+          if (!digest.spend(key.size())) return Inspection::kTooLarge;
+          const Inspection found =
+              walk(member, digest.member(path, key.data(), key.size()), depth + 1, digest);
+          if (found != Inspection::kInspected) return found;
+        }
+        return leaf('o', nullptr, 0);
+      }
+      case simdjson::dom::element_type::ARRAY: {
+        std::size_t index = 0;
+        for (const Element element : simdjson::dom::array(value)) {
+          const Inspection found = walk(element, digest.element(path, index++), depth + 1, digest);
+          if (found != Inspection::kInspected) return found;
+        }
+        return leaf('l', nullptr, 0);
+      }
+      case simdjson::dom::element_type::STRING: {
+        const std::string_view text = std::string_view(value);
+        return leaf('s', text.data(), text.size());
+      }
+      case simdjson::dom::element_type::INT64: {
+        const long long number = std::int64_t(value);
+        return leaf('i', &number, sizeof number);
+      }
+      case simdjson::dom::element_type::UINT64: {
+        const std::uint64_t number = std::uint64_t(value);
+        return leaf('I', &number, sizeof number);
+      }
+      case simdjson::dom::element_type::DOUBLE: {
+        const double number = double(value);
+        return leaf('d', &number, sizeof number);
+      }
+      case simdjson::dom::element_type::BOOL:
+        return leaf(bool(value) ? 't' : 'f', nullptr, 0);
+      case simdjson::dom::element_type::NULL_VALUE:
+        break;
     }
-    if (stack_.size() == 1) {
-      if (key_ != Key::kArgs && key_ != Key::kOther) return wrong("a single value was expected");
-      if (key_ == Key::kArgs && !object) return wrong("an object was expected");
-      stack_.push_back({object, ArgumentsDigest::kRoot, 0, 0});
-      return true;
-    }
-    if (in_arguments() && stack_.size() > kMostDepth + 1) event_.arguments.inspection = Inspection::kTooDeep;
-    stack_.push_back({object, path_here(), 0, 0});
-    return true;
-  }
-  bool close(char type) {
-    if (in_arguments() && event_.arguments.inspection == Inspection::kInspected)
-      digest_->leaf(stack_.back().path, type, nullptr, 0);
-    stack_.pop_back();
-    return true;
-  }
-
-  bool optional_text() {
-    if (required(key_)) return wrong("null is not accepted");
-    return true;
-  }
-  bool number(double v) {
-    if (key_ == Key::kTs) {
-      if (!std::isfinite(v) || v < 0 || v > 1e11) return wrong("seconds since 1970 were expected");
-      event_.ts = v;
-      return true;
-    }
-    if (key_ == Key::kId) {
-      event_.id = phrase("%.17g", v);
-      return true;
-    }
-    return key_ == Key::kOther ? true : wrong("a number is not accepted here");
-  }
-  bool text(std::string& v) {
-    switch (key_) {
-      case Key::kId:
-        event_.id.swap(v);
-        return true;
-      case Key::kTenant:
-        event_.tenant.swap(v);
-        return true;
-      case Key::kUser:
-        event_.user.swap(v);
-        return true;
-      case Key::kAgent:
-        event_.agent.swap(v);
-        return true;
-      case Key::kSession:
-        event_.session.swap(v);
-        return true;
-      case Key::kTool:
-        event_.tool.swap(v);
-        return true;
-      case Key::kOther:
-        return true;
-      default:
-        return wrong("text is not accepted here");
-    }
+    return leaf('n', nullptr, 0);
   }
 
   const Hasher& hasher_;
+  simdjson::dom::parser parser_;
   Event event_;
-  std::vector<Level> stack_;
-  Key key_ = Key::kOther;
-  std::uint32_t seen_ = 0;
-  std::optional<ArgumentsDigest> digest_;
-  std::string error_;
+  std::string number_as_text_;
 };
 
 // JSON text of a string.
@@ -327,7 +272,7 @@ void quote(std::string& out, std::string_view text) {
   if (plain) {
     out.append(1, '"').append(text).append(1, '"');
   } else {
-    out += json(text).dump(-1, ' ', false, json::error_handler_t::replace);
+    out += nlohmann::json(text).dump(-1, ' ', false, nlohmann::json::error_handler_t::replace);
   }
 }
 
@@ -377,7 +322,8 @@ class Callers {
       caller = std::make_shared<Caller>();
       caller->tenant = event.tenant;
       caller->user = event.user;
-      caller->agent = caller->group = event.agent;
+      caller->agent = event.agent;
+      caller->group = event.agent;
       caller->session = event.session;
     }
     return caller;

@@ -33,7 +33,7 @@ struct BurstState {
   double last;  // s
   double minute;
   double minute_ran;  // of it, calls that were not blocked: only these can raise the record
-  double record;  // 0 until the first window ends
+  double record;      // 0 until the first window ends
   double window_start;
   double window_most;
   double days_over;
