@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstdlib>
 #include <stdexcept>
 #include <utility>
 
@@ -161,16 +162,28 @@ std::vector<Reason> Model::reasons(double risk) const {
 }
 
 void Model::learn_calibrators() {
+  static const double delay = getenv("DELAY") ? atof(getenv("DELAY")) : 0;
+  for (Peers* peers : {sight_.levels.group, sight_.levels.tenant}) {
+    while (!peers->delayed.empty() && sight_.now - peers->delayed.front().ts >= delay) {
+      peers->calibrators[peers->delayed.front().channel].learn(peers->delayed.front().prior);
+      peers->delayed.pop_front();
+    }
+    if (sight_.levels.group == sight_.levels.tenant) break;
+  }
   for (std::size_t i = 0; i < channels_.size(); ++i) {
     bool again = false;
-    if (rarity_[i].group > kRareSurprise) {
+    const bool rare = rarity_[i].group > kRareSurprise;
+    if (rare) {
       again = sight_.now - session_->rare_at[i] < kRareOnce && session_->rare_at[i] > 0;
       session_->rare_at[i] = sight_.now;
     }
-    Calibrator& group = sight_.levels.group->calibrators[i];
-    Calibrator& tenant = sight_.levels.tenant->calibrators[i];
-    if (!again || group.samples() <= kRareSamples) group.learn(prior_[i]);
-    if (&tenant != &group && (!again || tenant.samples() <= kRareSamples)) tenant.learn(prior_[i]);
+    for (Peers* peers : {sight_.levels.group, sight_.levels.tenant}) {
+      Calibrator& c = peers->calibrators[i];
+      if (!again || c.samples() <= kRareSamples) {
+        if (rare) peers->delayed.push_back({sight_.now, (unsigned char)i, prior_[i]}); else c.learn(prior_[i]);
+      }
+      if (sight_.levels.group == sight_.levels.tenant) break;
+    }
   }
 }
 
