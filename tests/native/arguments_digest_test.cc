@@ -16,7 +16,8 @@ namespace {
 class Writing {
  public:
   explicit Writing(const Hasher& hasher) : digest_(hasher) {}
-  ArgumentsDigest::Path at(std::string_view key, ArgumentsDigest::Path parent = ArgumentsDigest::kRoot) const {
+  ArgumentsDigest::Path at(std::string_view key,
+                           ArgumentsDigest::Path parent = ArgumentsDigest::kRoot) const {
     return digest_.member(parent, key.data(), key.size());
   }
   Writing& text(ArgumentsDigest::Path path, std::string_view value) {

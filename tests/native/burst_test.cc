@@ -17,8 +17,9 @@ void raise_record(SignalBench& bench, double until) {
     for (int i = 0; i < 200; ++i) bench.call(until - (6 - window) * 1000. + i * .1);
 }
 
-struct Limit : testing::Test {
-  // The floors of `calls` calls, evenly spread over `seconds` from `from`: call i at from + i * seconds / calls.
+struct BurstLimit : testing::Test {
+  // The floors of `calls` calls, evenly spread over `seconds` from `from`: call i at from + i * seconds /
+  // calls.
   std::vector<double> floors(double from, int calls, double seconds, bool blocked = false) {
     std::vector<double> floors;
     for (int i = 0; i < calls; ++i) floors.push_back(bench.call(from + i * seconds / calls, blocked));
@@ -27,12 +28,13 @@ struct Limit : testing::Test {
   SignalBench bench{make_burst, kDefault};
 };
 
-TEST_F(Limit, TwentyCallsInSixtySecondsAreNotOverItAndTheTwentyFirstIs) {
+TEST_F(BurstLimit, TwentyCallsInSixtySecondsAreNotOverItAndTheTwentyFirstIs) {
   struct Row {
     const char* name;
     double idle;  // s since earlier traffic; 0: none
   };
-  for (const Row& row : {Row{"a new user", 0}, Row{"after an hour", kHour}, Row{"after four months", 120 * kDay}}) {
+  for (const Row& row :
+       {Row{"a new user", 0}, Row{"after an hour", kHour}, Row{"after four months", 120 * kDay}}) {
     SignalBench one(make_burst, kDefault);
     double now = kMonday;
     if (row.idle > 0) {
@@ -56,7 +58,7 @@ TEST_F(Limit, TwentyCallsInSixtySecondsAreNotOverItAndTheTwentyFirstIs) {
   }
 }
 
-TEST_F(Limit, ExactlyAtTheEdgeOfTheWindow) {
+TEST_F(BurstLimit, ExactlyAtTheEdgeOfTheWindow) {
   // 21 calls, the first and the last exactly 60 s apart: at 60 s the first has left the window.
   for (const double apart : {60., 59.999}) {
     SignalBench one(make_burst, kDefault);
@@ -66,11 +68,12 @@ TEST_F(Limit, ExactlyAtTheEdgeOfTheWindow) {
   }
 }
 
-TEST_F(Limit, AFewCallsAreQuiet) {
-  for (const double floor : floors(kMonday, 14, 5)) EXPECT_EQ(floor, 0) << "the record rule starts at 15 calls";
+TEST_F(BurstLimit, AFewCallsAreQuiet) {
+  for (const double floor : floors(kMonday, 14, 5))
+    EXPECT_EQ(floor, 0) << "the record rule starts at 15 calls";
 }
 
-TEST_F(Limit, GrowsWithTheBurst) {
+TEST_F(BurstLimit, GrowsWithTheBurst) {
   const std::vector<double> all = floors(kMonday, 80, 40);
   for (std::size_t i = 21; i < all.size(); ++i) EXPECT_GE(all[i], all[i - 1]) << i;
   // 40 calls in a burst are twice the limit; the record rule says more: .5 + .1 log2(N / 7.5).
@@ -78,7 +81,7 @@ TEST_F(Limit, GrowsWithTheBurst) {
   EXPECT_LE(all.back(), .9);
 }
 
-TEST_F(Limit, OnlyTheLimitIsQuietForAnEstablishedFastUser) {
+TEST_F(BurstLimit, OnlyTheLimitIsQuietForAnEstablishedFastUser) {
   raise_record(bench, kMonday);
   const std::vector<double> all = floors(kMonday + 2000, 40, 40);
   for (std::size_t i = 0; i < 20; ++i) EXPECT_EQ(all[i], 0) << i;
@@ -86,7 +89,7 @@ TEST_F(Limit, OnlyTheLimitIsQuietForAnEstablishedFastUser) {
     EXPECT_NEAR(all[i], .5 + .1 * std::log2(static_cast<double>(i + 1) / 20), 1e-12) << i;
 }
 
-TEST_F(Limit, HoldsRightAfterManyBlockedCalls) {
+TEST_F(BurstLimit, HoldsRightAfterManyBlockedCalls) {
   for (int i = 0; i < 500; ++i) bench.call(kMonday + i * .05, true);
   EXPECT_GE(bench.call(kMonday + 26, true), .5) << "blocked calls count";
   const double quiet = kMonday + kHour;
@@ -95,7 +98,7 @@ TEST_F(Limit, HoldsRightAfterManyBlockedCalls) {
   EXPECT_GE(again[20], .5);
 }
 
-TEST_F(Limit, FollowsTheSettings) {
+TEST_F(BurstLimit, FollowsTheSettings) {
   SignalBench small(make_burst, {.burst_window = 10, .burst_threshold = 3});
   for (int i = 0; i < 3; ++i) EXPECT_EQ(small.call(kMonday + i * 3), 0) << i;
   EXPECT_EQ(small.call(kMonday + 9), .5 + .1 * std::log2(4. / 3));
@@ -105,7 +108,7 @@ TEST_F(Limit, FollowsTheSettings) {
   EXPECT_EQ(one.call(kMonday + 20), 0);
 }
 
-TEST_F(Limit, ExemptsFromTheFourthDayOnAndLapsesAfterThirtyDays) {
+TEST_F(BurstLimit, ExemptsFromTheFourthDayOnAndLapsesAfterThirtyDays) {
   const auto burst_on = [&](int day) { return floors(kMonday + day * kDay + 10 * kHour, 22, 40)[21]; };
   raise_record(bench, kMonday + 10 * kHour);  // itself a day over the limit: day 0
   EXPECT_EQ(bench.fact("days_over_limit", kMonday + kDay), 1);
@@ -122,15 +125,15 @@ TEST_F(Limit, ExemptsFromTheFourthDayOnAndLapsesAfterThirtyDays) {
   EXPECT_EQ(bench.fact("days_over_limit", kMonday + 42 * kDay), 2);
 }
 
-TEST_F(Limit, BlockedBurstsExemptNobody) {
+TEST_F(BurstLimit, BlockedBurstsExemptNobody) {
   for (int day = 0; day < 10; ++day) floors(kMonday + day * kDay, 40, 40, true);
   EXPECT_EQ(bench.fact("days_over_limit", kMonday + 10 * kDay), 0);
   EXPECT_GE(floors(kMonday + 11 * kDay, 21, 40)[20], .5);
 }
 
-struct Record : Limit {};
+struct BurstRecord : BurstLimit {};
 
-TEST_F(Record, TheFormulaByHand) {
+TEST_F(BurstRecord, TheFormulaByHand) {
   // N60 after the 18th of 30 calls in 30 s: sum of e^-(k/60) for k = 0..17; the record starts at 3.
   double minute = 0;
   for (int i = 1; i <= 18; ++i) minute = minute * std::exp(-1. / 60) + 1;
@@ -139,14 +142,14 @@ TEST_F(Record, TheFormulaByHand) {
   EXPECT_NEAR(all.back(), .5 + .1 * std::log2(minute / (2.5 * 3)), 1e-9);
 }
 
-TEST_F(Record, GrowsAtMostThreefoldATenMinutes) {
+TEST_F(BurstRecord, GrowsAtMostThreefoldATenMinutes) {
   for (int i = 0; i < 100; ++i) bench.call(kMonday + i * .01);
   EXPECT_EQ(bench.fact("record_60s", kMonday), 3);
   bench.call(kMonday + 601);
   EXPECT_EQ(bench.fact("record_60s", kMonday + 601), 9);
 }
 
-TEST_F(Record, FadesWithAHalfLifeOfThirtyDays) {
+TEST_F(BurstRecord, FadesWithAHalfLifeOfThirtyDays) {
   raise_record(bench, kMonday);
   bench.call(kMonday + 1000);
   bench.call(kMonday + 2000);
@@ -156,7 +159,7 @@ TEST_F(Record, FadesWithAHalfLifeOfThirtyDays) {
   EXPECT_NEAR(bench.fact("record_60s", kMonday), high / 2, high * .01);
 }
 
-TEST_F(Record, BlockedCallsRaiseNone) {
+TEST_F(BurstRecord, BlockedCallsRaiseNone) {
   // The blocked calls end, and their tail is still in the minute when the next allowed call comes.
   SignalBench calm(make_burst, kDefault);
   for (int round = 0; round < 6; ++round) {
@@ -173,8 +176,9 @@ TEST_F(Record, BlockedCallsRaiseNone) {
   EXPECT_EQ(bench.fact("record_60s", kMonday), 3);
 }
 
-TEST_F(Limit, StrangeTimesGiveASaneFloor) {
-  for (const double now : {0., kMonday, kMonday, kMonday - 3650 * kDay, kMonday + 3650 * kDay, kMonday, 1e12, -1e12}) {
+TEST_F(BurstLimit, StrangeTimesGiveASaneFloor) {
+  for (const double now :
+       {0., kMonday, kMonday, kMonday - 3650 * kDay, kMonday + 3650 * kDay, kMonday, 1e12, -1e12}) {
     for (int i = 0; i < 30; ++i) {
       const double floor = bench.call(now);
       ASSERT_GE(floor, 0) << now;
@@ -183,7 +187,7 @@ TEST_F(Limit, StrangeTimesGiveASaneFloor) {
   }
 }
 
-TEST_F(Limit, AClockThatJumpedForwardAndBackDoesNotPunishForEver) {
+TEST_F(BurstLimit, AClockThatJumpedForwardAndBackDoesNotPunishForEver) {
   for (int i = 0; i < 30; ++i) bench.call(kMonday + i * 300);
   bench.call(kMonday + 3650 * kDay);
   double floor = 1;
@@ -191,8 +195,9 @@ TEST_F(Limit, AClockThatJumpedForwardAndBackDoesNotPunishForEver) {
   EXPECT_EQ(floor, 0) << "one call in five minutes";
 }
 
-TEST_F(Limit, Explains) {
-  EXPECT_EQ(bench.signal->explain({25, 20, {1, 60, 3, 0}}, {}), "25 calls in one burst; the limit is 20 in 60 s");
+TEST_F(BurstLimit, Explains) {
+  EXPECT_EQ(bench.signal->explain({25, 20, {1, 60, 3, 0}}, {}),
+            "25 calls in one burst; the limit is 20 in 60 s");
   EXPECT_EQ(bench.signal->explain({15.26, 3, {0, 60, 3, 0}}, {}),
             "15.3 calls in about one minute; this user's record is 3");
 }

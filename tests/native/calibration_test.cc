@@ -73,7 +73,8 @@ TEST(Calibrator, ShrinksByTheFormula) {
   };
   for (const Row& row : rows)
     for (const double parent : {1., .5, 1e-6})
-      EXPECT_NEAR(calibrator.tail(row.surprise, parent, 1000), (row.larger + 1000 * parent) / (400 + 1000), 1e-12)
+      EXPECT_NEAR(calibrator.tail(row.surprise, parent, 1000), (row.larger + 1000 * parent) / (400 + 1000),
+                  1e-12)
           << row.name << ", parent " << parent;
 }
 

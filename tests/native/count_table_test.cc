@@ -18,7 +18,9 @@ using Cell = CountTable::Cell;
 // What a count table should hold, kept in the plainest way.
 struct Model {
   std::unordered_map<std::uint64_t, float> decayed, plain;
-  void add(std::uint64_t key, float amount, Cell kind) { (kind == Cell::kPlain ? plain : decayed)[key] += amount; }
+  void add(std::uint64_t key, float amount, Cell kind) {
+    (kind == Cell::kPlain ? plain : decayed)[key] += amount;
+  }
   void rescale(float factor, float floor) {
     for (auto& [key, count] : decayed) count *= factor;
     std::erase_if(decayed, [&](const auto& entry) { return entry.second < floor; });
@@ -96,7 +98,8 @@ TEST(CountTable, GrowsWithoutLosingACountOrWastingHalf) {
     keys.push_back(random());
     table.add(keys.back(), static_cast<float>(i));
     if (i < 100) continue;
-    ASSERT_LE(static_cast<double>(table.bytes()), 2 * 64. / 6 * i) << "more than half of the cells are free at " << i;
+    ASSERT_LE(static_cast<double>(table.bytes()), 2 * 64. / 6 * i)
+        << "more than half of the cells are free at " << i;
   }
   EXPECT_EQ(table.size(), 20'000U);
   for (std::size_t i = 0; i < keys.size(); ++i) ASSERT_EQ(table.get(keys[i]), static_cast<float>(i + 1));
@@ -120,7 +123,8 @@ TEST(CountTable, AtTheCapTheSmallestGoAndTheLargeStay) {
   EXPECT_GE(table.evicted(), 5040U - 600U);
   EXPECT_LE(table.evicted(), 5040U - 400U);
   for (const std::uint64_t key : large) EXPECT_EQ(table.get(key), 1e6F);
-  for (const std::uint64_t key : rows) EXPECT_EQ(table.get(key, Cell::kPlain), 1) << "plain cells are never replaced";
+  for (const std::uint64_t key : rows)
+    EXPECT_EQ(table.get(key, Cell::kPlain), 1) << "plain cells are never replaced";
 }
 
 TEST(CountTable, AFloodLeavesFreeCellsSoThatLookupsStayShort) {

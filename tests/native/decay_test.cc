@@ -32,23 +32,36 @@ struct Kept {
   }
 };
 
+// The landmark before kMonday: landmarks are whole multiples of twenty half-lives since 1970.
+const double kLandmark = std::floor(kMonday / (20 * kHalfLife)) * 20 * kHalfLife;
+
 TEST(Decay, WeighsByHalfLives) {
   Decay decay(kHalfLife);
-  EXPECT_EQ(decay.weight(kMonday), 1);
-  EXPECT_DOUBLE_EQ(decay.weight(kMonday + kHalfLife), 2);
-  EXPECT_DOUBLE_EQ(decay.weight(kMonday + 20 * kHalfLife), 1 << 20);
-  EXPECT_DOUBLE_EQ(decay.weight(kMonday - kHalfLife), .5) << "late records are worth what they would have been";
+  EXPECT_EQ(decay.weight(kLandmark), 1);
+  EXPECT_DOUBLE_EQ(decay.weight(kLandmark + kHalfLife), 2);
+  EXPECT_DOUBLE_EQ(decay.weight(kLandmark + 20 * kHalfLife), 1 << 20);
+  EXPECT_DOUBLE_EQ(decay.weight(kLandmark - kHalfLife), .5)
+      << "late records are worth what they would have been";
   EXPECT_EQ(decay.epoch(), 0U);
+}
+
+TEST(Decay, DoesNotDependOnWhoCameFirst) {
+  for (const double first : {kLandmark, kMonday - 100 * kDay, kMonday - 3 * kHour, kMonday}) {
+    Decay decay(kHalfLife), other(kHalfLife);
+    decay.weight(first);
+    decay.weight(kMonday);
+    EXPECT_EQ(decay.weight(kMonday + kHour), other.weight(kMonday + kHour)) << kMonday - first;
+  }
 }
 
 TEST(Decay, MovesItsLandmarkEveryTwentyHalfLives) {
   Decay decay(kHalfLife);
-  decay.weight(kMonday);
-  EXPECT_DOUBLE_EQ(decay.weight(kMonday + 21 * kHalfLife), 2);
+  decay.weight(kLandmark);
+  EXPECT_DOUBLE_EQ(decay.weight(kLandmark + 21 * kHalfLife), 2);
   EXPECT_EQ(decay.epoch(), 1U);
   EXPECT_FLOAT_EQ(decay.factor(0), 0x1p-20F);
   EXPECT_EQ(decay.factor(1), 1);
-  EXPECT_DOUBLE_EQ(decay.weight(kMonday + 65 * kHalfLife), 32);
+  EXPECT_DOUBLE_EQ(decay.weight(kLandmark + 65 * kHalfLife), 32);
   EXPECT_EQ(decay.epoch(), 3U);
   EXPECT_FLOAT_EQ(decay.factor(1), 0x1p-40F);
 }
@@ -77,7 +90,7 @@ TEST(Decay, CountsStayRightForYears) {
 TEST(Decay, AnEventThatRestsForYearsIsForgotten) {
   Kept kept;
   kept.table.add(1, static_cast<float>(kept.weight(kMonday)));
-  kept.table.add(2, static_cast<float>(kept.weight(kMonday)), CountTable::Cell::kPlain);
+  kept.table.add(2, 1, CountTable::Cell::kPlain);
   kept.weight(kMonday + 10 * 365 * kDay);
   EXPECT_EQ(kept.table.get(1), 0);
   EXPECT_EQ(kept.table.get(2, CountTable::Cell::kPlain), 1);
@@ -100,7 +113,8 @@ TEST(Decay, AnyTimeHasAUsableWeight) {
       decay.weight(kMonday);
       const double weight = decay.weight(row.time);
       EXPECT_TRUE(std::isfinite(weight)) << row.name;
-      EXPECT_GE(static_cast<float>(weight), std::numeric_limits<float>::min()) << row.name << ", half-life " << half_life;
+      EXPECT_GE(static_cast<float>(weight), std::numeric_limits<float>::min())
+          << row.name << ", half-life " << half_life;
       EXPECT_LE(weight, 0x1p20) << row.name;
     }
   }

@@ -18,11 +18,12 @@ class FrequencyTest : public testing::Test {
 TEST_F(FrequencyTest, TheFirstCallIsOrdinary) { EXPECT_EQ(z(kMonday), 0); }
 
 TEST_F(FrequencyTest, TheSecondCallByHand) {
-  // One call taught ln 1 = 0 to user and group: mean 0. The user's variance 0 with weight 1 against the first variance
-  // .25 with the weight of 15 calls gives 15 * .25 / 16; the noise floor is .25 e^0, which is more.
+  // One call taught ln 1 = 0 to user and group: mean 0. The user's variance 0 with weight 1 against the first
+  // variance .25 with the weight of 15 calls gives 15 * .25 / 16; the noise floor is .25 e^0, which is more.
   bench.call(kMonday);
   const double deviation = std::sqrt(std::max(15 * .25 / 16, .25));
-  // After 30 s the windows of 1, 10 and 60 minutes hold 1 + e^-.5, 1 + e^-.05, 1 + e^-(1/120); the longest is most.
+  // After 30 s the windows of 1, 10 and 60 minutes hold 1 + e^-.5, 1 + e^-.05, 1 + e^-(1/120); the longest is
+  // most.
   EXPECT_NEAR(z(kMonday + 30), std::log(1 + std::exp(-30. / 3600)) / deviation, 1e-9);
 }
 
@@ -67,13 +68,15 @@ TEST_F(FrequencyTest, NamesTheWindow) {
     float window;
     const char* words;
   };
-  for (const Row& row : {Row{60, "about one minute"}, Row{600, "about ten minutes"}, Row{3600, "about one hour"}})
+  for (const Row& row :
+       {Row{60, "about one minute"}, Row{600, "about ten minutes"}, Row{3600, "about one hour"}})
     EXPECT_EQ(bench.signal->explain({12, 2.5, {row.window, 0, 0, 0}}, {}),
               std::string("12 calls in ") + row.words + "; usual for this user is 2.5");
 }
 
 TEST_F(FrequencyTest, IsFiniteForStrangeTimes) {
-  for (const double now : {kMonday, kMonday, 0., kMonday - 10 * 365 * kDay, kMonday + 10 * 365 * kDay, kMonday, 1e12, 5.}) {
+  for (const double now :
+       {kMonday, kMonday, 0., kMonday - 10 * 365 * kDay, kMonday + 10 * 365 * kDay, kMonday, 1e12, 5.}) {
     for (int i = 0; i < 5; ++i) {
       ASSERT_TRUE(std::isfinite(z(now))) << now;
       bench.call(now);

@@ -13,10 +13,14 @@ TEST(Fusion, TheBandsByHand) {
     const char* name;
     double evidence, risk;
   };
-  const Row rows[] = {{"nothing", 0, 0},           {"half of the first piece", 3.75, .058},
-                      {"1 in 100", 15.4, 1. / 3},  {"between the bands", 18.95, (1. / 3 + .5) / 2},
-                      {"1 in 1,000", 22.5, .5},    {"1 in 10,000", 34, .667},
-                      {"beyond", 47, (.667 + 1) / 2}, {"all", 60, 1},
+  const Row rows[] = {{"nothing", 0, 0},
+                      {"half of the first piece", 3.75, .058},
+                      {"1 in 100", 15.4, 1. / 3},
+                      {"between the bands", 18.95, (1. / 3 + .5) / 2},
+                      {"1 in 1,000", 22.5, .5},
+                      {"1 in 10,000", 34, .667},
+                      {"beyond", 47, (.667 + 1) / 2},
+                      {"all", 60, 1},
                       {"more than all", 1e9, 1}};
   for (const Row& row : rows) EXPECT_NEAR(risk_of(row.evidence), row.risk, 1e-12) << row.name;
 }

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// What the native tests share: an engine with callers and a way to make traffic, and one signal on a bench of its own.
+// What the native tests share: an engine with callers and a way to make traffic, and one signal on a bench of
+// its own.
 #pragma once
 
 #include <array>
@@ -15,8 +16,9 @@
 
 namespace tool_firewall {
 
-inline constexpr std::array<unsigned char, 32> kKey = {1,  2,  3,  4,  5,  6,  7,  8,  9,  10, 11, 12, 13, 14, 15, 16,
-                                                       17, 18, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 29, 30, 31, 32};
+inline constexpr std::array<unsigned char, 32> kKey = {1,  2,  3,  4,  5,  6,  7,  8,  9,  10, 11,
+                                                       12, 13, 14, 15, 16, 17, 18, 19, 20, 21, 22,
+                                                       23, 24, 25, 26, 27, 28, 29, 30, 31, 32};
 inline constexpr double kMinute = 60;
 inline constexpr double kHour = 3600;
 inline constexpr double kDay = 86400;
@@ -26,7 +28,7 @@ struct Who {
   std::string user = "alice@example.com";
   std::string tenant = "acme";
   std::string session = "s";
-  std::string group;
+  std::string group = "";
 };
 
 inline InstancePolicy policy_of(Mode mode) {
@@ -63,7 +65,8 @@ struct Lab {
   }
 
   // `calls` calls a day on `days` days from `first`, ten minutes apart from 09:00 on, the tools in turn.
-  double history(const Who& who, const std::vector<std::string>& tools, int days, int calls, double first = kMonday) {
+  double history(const Who& who, const std::vector<std::string>& tools, int days, int calls,
+                 double first = kMonday) {
     double now = first;
     std::size_t turn = 0;
     for (int day = 0; day < days; ++day) {

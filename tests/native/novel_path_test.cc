@@ -65,9 +65,11 @@ TEST_F(NovelPathTest, SkipsAreTheMeanOverTheEarlierTools) {
   const Sight sight = bench.sight(kMonday, "query");
   const double tool = witten_bell(sight.usage.tool(), 1, 0);
   const double skip = (-std::log(witten_bell(sight.usage.skips()[0], 1, tool)) -
-                       std::log(witten_bell(sight.usage.skips()[1], 1, tool))) / 2;
+                       std::log(witten_bell(sight.usage.skips()[1], 1, tool))) /
+                      2;
   EXPECT_NEAR(bench.measure(sight)[1], skip, 1e-9);
-  EXPECT_NEAR(witten_bell(sight.usage.skips()[1], 1, tool), tool, 1e-12) << "a row nobody has used backs off to the tool";
+  EXPECT_NEAR(witten_bell(sight.usage.skips()[1], 1, tool), tool, 1e-12)
+      << "a row nobody has used backs off to the tool";
 }
 
 TEST_F(NovelPathTest, Explains) {
@@ -77,8 +79,8 @@ TEST_F(NovelPathTest, Explains) {
   learn("export", 1);
   const Sight sight = bench.sight(kMonday, "export");
   bench.measure(sight);
-  const std::string text =
-      bench.signal->explain(bench.signal->numbers(sight), {.user = "alice", .tool = "export", .previous = "login"});
+  const std::string text = bench.signal->explain(bench.signal->numbers(sight),
+                                                 {.user = "alice", .tool = "export", .previous = "login"});
   EXPECT_EQ(text.find("export after login was expected with "), 0U) << text;
   EXPECT_NE(text.find("the user did it 1 of 4 times"), std::string::npos) << text;
   const std::string first = bench.signal->explain({}, {.user = "alice", .tool = "export", .previous = ""});

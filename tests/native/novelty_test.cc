@@ -36,8 +36,9 @@ TEST_F(NoveltyTest, WhatTheUserDidBeforeIsNotNew) {
 }
 
 TEST_F(NoveltyTest, GrowsWithTheEvidence) {
-  // A user of n calls, the first of them new. The group learns from the sixth call on (the user is known by then) that
-  // nothing new comes: its rate is 1 / (4 + n - 5); what is new to it is new to all with the prior 1/2 each.
+  // A user of n calls, the first of them new. The group learns from the sixth call on (the user is known by
+  // then) that nothing new comes: its rate is 1 / (4 + n - 5); what is new to it is new to all with the prior
+  // 1/2 each.
   struct Row {
     int calls;
     double group_rate;
@@ -112,7 +113,8 @@ TEST_F(NoveltyTest, SaysHowFarNewsReaches) {
     return bench.signal->explain(bench.signal->numbers(sight), names);
   };
   EXPECT_EQ(said("remove"),
-            "the tool remove is new to this user, the peer group and the tenant; 1 of the user's last 20 calls brought "
+            "the tool remove is new to this user, the peer group and the tenant; 1 of the user's last 20 "
+            "calls brought "
             "something new");
   Principal peer{"acme", "bob", 4096};
   learn_item(bench.sight(kMonday, "export").usage.tool(), {&peer, &bench.group, &bench.tenant}, 1);

@@ -44,7 +44,8 @@ TEST_F(OffHoursTest, IsTheKernelByHand) {
       {"another weekday counts as the same", kMonday + 2 * kDay + 9 * kHour, .5 * 8 + .25 * 4},
       {"the weekend does not", kMonday + 5 * kDay + 9 * kHour, 0},
   };
-  for (const Row& row : rows) EXPECT_NEAR(at(row.now), -std::log((row.near + 1. / 24) / (12 + 2)), 1e-9) << row.name;
+  for (const Row& row : rows)
+    EXPECT_NEAR(at(row.now), -std::log((row.near + 1. / 24) / (12 + 2)), 1e-9) << row.name;
 }
 
 TEST_F(OffHoursTest, MidnightIsNoEdge) {
@@ -56,7 +57,8 @@ TEST_F(OffHoursTest, MidnightIsNoEdge) {
 }
 
 TEST_F(OffHoursTest, WithoutHistoryEveryHourIsOneInFortyEight) {
-  for (int hour = 0; hour < 7 * 24; ++hour) EXPECT_NEAR(at(kMonday + hour * kHour), std::log(48.), 1e-12) << hour;
+  for (int hour = 0; hour < 7 * 24; ++hour)
+    EXPECT_NEAR(at(kMonday + hour * kHour), std::log(48.), 1e-12) << hour;
 }
 
 TEST_F(OffHoursTest, OnlySessionStartsTeach) {

@@ -100,10 +100,20 @@ TEST(WittenBell, GivesProbabilitiesByHand) {
       {"known to the tenant alone", {}, {}, {3, 8, 2}, 1, 0, 3. / 10},
       {"new to the tenant", {}, {}, {0, 8, 2}, 1, 0, 2. / 10},
       {"known to all", {5, 10, 2}, {6, 20, 4}, {10, 30, 5}, 1, 0, (5 + 2 * ((6 + 4 * (10. / 35)) / 24)) / 12},
-      {"with a base", {5, 10, 2}, {6, 20, 4}, {10, 30, 5}, 1, .1,
+      {"with a base",
+       {5, 10, 2},
+       {6, 20, 4},
+       {10, 30, 5},
+       1,
+       .1,
        (5 + 2 * ((6 + 4 * ((10 + 5 * .1) / 35)) / 24)) / 12},
       {"new to the user", {0, 10, 2}, {6, 20, 4}, {10, 30, 5}, 1, 0, (2 * ((6 + 4 * (10. / 35)) / 24)) / 12},
-      {"sums are divided by the weight of now", {10, 20, 2}, {12, 40, 4}, {20, 60, 5}, 2, 0,
+      {"sums are divided by the weight of now",
+       {10, 20, 2},
+       {12, 40, 4},
+       {20, 60, 5},
+       2,
+       0,
        (5 + 2 * ((6 + 4 * (10. / 35)) / 24)) / 12},
       {"types were evicted: taken as one", {4, 8, 0}, {}, {}, 1, .5, (4 + .5) / 9},
       {"the row was evicted, its cell was not", {500, 1, 1}, {}, {}, 1, .5, 1},
@@ -138,7 +148,8 @@ TEST(WittenBell, IsAProbabilityWhateverTheTalliesSay) {
   for (int i = 0; i < 50'000; ++i) {
     Item item;
     for (Tally& tally : item.at) tally = {any(), any(), any()};
-    const double p = witten_bell(item, std::exp2(static_cast<double>(random() % 40) - 20), random() % 2 == 0 ? 0 : .01);
+    const double p =
+        witten_bell(item, std::exp2(static_cast<double>(random() % 40) - 20), random() % 2 == 0 ? 0 : .01);
     ASSERT_GT(p, 0);
     ASSERT_LE(p, 1);
   }

@@ -10,7 +10,8 @@ namespace {
 
 // From the IANA data; the tests of the Python package compare its tables with zoneinfo.
 const Zone kBerlin = {"Europe/Berlin", {{1'761'440'400, 3600}, {1'774'746'000, 7200}, {1'792'890'000, 3600}}};
-const Zone kNewYork = {"America/New_York", {{1'762'063'200, -18'000}, {1'772'953'200, -14'400}, {1'793'512'800, -18'000}}};
+const Zone kNewYork = {"America/New_York",
+                       {{1'762'063'200, -18'000}, {1'772'953'200, -14'400}, {1'793'512'800, -18'000}}};
 const Zone kUtc;
 
 TEST(Zone, GivesTheLocalHour) {
