@@ -59,4 +59,14 @@ void Calibrator::learn(double prior_surprise) {
   }
 }
 
+void Calibrators::learn_later(std::size_t channel, double prior_surprise, double due) {
+  if (waiting_.size() >= kMostWaiting) take_oldest();
+  waiting_.push_back({due, prior_surprise, channel});
+}
+
+void Calibrators::take_oldest() {
+  learn(waiting_.front().channel, waiting_.front().prior_surprise);
+  waiting_.pop_front();
+}
+
 }  // namespace tool_firewall

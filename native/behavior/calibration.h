@@ -9,7 +9,10 @@
 #pragma once
 
 #include <array>
+#include <cstddef>
 #include <cstdint>
+#include <deque>
+#include <vector>
 
 namespace tool_firewall {
 
@@ -51,5 +54,35 @@ inline constexpr double kTenantStrength = 300;
 inline constexpr double kRareSurprise = 4.6;
 inline constexpr double kRareOnce = 600;    // s
 inline constexpr float kRareSamples = 300;  // from this many samples on
+
+// The calibrators of one tenant or peer group, one a channel.
+//
+// Rare scores teach late: as long as what is new stays new. In a small tenant a single one would otherwise
+// make the next look ordinary, and one refused call would open the door for a second, different one.
+class Calibrators {
+ public:
+  static constexpr std::size_t kMostWaiting = 1U << 16;  // beyond, the oldest teaches early
+
+  explicit Calibrators(std::size_t channels) : channels_(channels) {}
+
+  const Calibrator& of(std::size_t channel) const { return channels_[channel]; }
+  void learn(std::size_t channel, double prior_surprise) { channels_[channel].learn(prior_surprise); }
+  void learn_later(std::size_t channel, double prior_surprise, double due);
+
+  // Teaches what is due by `now` (s).
+  void catch_up(double now) {
+    while (!waiting_.empty() && waiting_.front().due <= now) take_oldest();
+  }
+
+ private:
+  struct Waiting {
+    double due;  // s
+    double prior_surprise;
+    std::size_t channel;
+  };
+  void take_oldest();
+  std::vector<Calibrator> channels_;
+  std::deque<Waiting> waiting_;
+};
 
 }  // namespace tool_firewall

@@ -52,7 +52,7 @@ struct Peers {
   std::string name;
   std::uint32_t epoch = 0;  // of Decay, for `counts`
   ShardedCountTable counts;
-  std::vector<Calibrator> calibrators;  // one a channel
+  Calibrators calibrators;
   StateBlock state;
 };
 

@@ -3,7 +3,6 @@
 
 #include <algorithm>
 #include <cmath>
-#include <cstdlib>
 #include <stdexcept>
 #include <utility>
 
@@ -116,9 +115,9 @@ Score Model::measure() {
     for (const Channel& definition : own) {
       const double prior = definition.prior.surprise(raw_[channel]);
       const double in_tenant =
-          sight_.levels.tenant->calibrators[channel].tail(prior, std::exp(-prior), kPriorStrength);
+          sight_.levels.tenant->calibrators.of(channel).tail(prior, std::exp(-prior), kPriorStrength);
       const double in_group =
-          sight_.levels.group->calibrators[channel].tail(prior, in_tenant, kTenantStrength);
+          sight_.levels.group->calibrators.of(channel).tail(prior, in_tenant, kTenantStrength);
       const Rarity rarity = rarity_of(definition, in_group, in_tenant);
       const double adds = share(definition, rarity);
       const double asserts = alone(definition, rarity);
@@ -162,28 +161,22 @@ std::vector<Reason> Model::reasons(double risk) const {
 }
 
 void Model::learn_calibrators() {
-  static const double delay = getenv("DELAY") ? atof(getenv("DELAY")) : 0;
-  for (Peers* peers : {sight_.levels.group, sight_.levels.tenant}) {
-    while (!peers->delayed.empty() && sight_.now - peers->delayed.front().ts >= delay) {
-      peers->calibrators[peers->delayed.front().channel].learn(peers->delayed.front().prior);
-      peers->delayed.pop_front();
-    }
-    if (sight_.levels.group == sight_.levels.tenant) break;
-  }
+  learn_calibrators(sight_.levels.group->calibrators);
+  if (sight_.levels.tenant != sight_.levels.group) learn_calibrators(sight_.levels.tenant->calibrators);
+  for (std::size_t i = 0; i < channels_.size(); ++i)
+    if (rarity_[i].group > kRareSurprise) session_->rare_at[i] = sight_.now;
+}
+
+void Model::learn_calibrators(Calibrators& calibrators) const {
+  calibrators.catch_up(sight_.now);
   for (std::size_t i = 0; i < channels_.size(); ++i) {
-    bool again = false;
-    const bool rare = rarity_[i].group > kRareSurprise;
-    if (rare) {
-      again = sight_.now - session_->rare_at[i] < kRareOnce && session_->rare_at[i] > 0;
-      session_->rare_at[i] = sight_.now;
+    if (rarity_[i].group <= kRareSurprise) {
+      calibrators.learn(i, prior_[i]);
+      continue;
     }
-    for (Peers* peers : {sight_.levels.group, sight_.levels.tenant}) {
-      Calibrator& c = peers->calibrators[i];
-      if (!again || c.samples() <= kRareSamples) {
-        if (rare) peers->delayed.push_back({sight_.now, (unsigned char)i, prior_[i]}); else c.learn(prior_[i]);
-      }
-      if (sight_.levels.group == sight_.levels.tenant) break;
-    }
+    const bool again = session_->rare_at[i] > 0 && sight_.now - session_->rare_at[i] < kRareOnce;
+    if (again && calibrators.of(i).samples() > kRareSamples) continue;
+    calibrators.learn_later(i, prior_[i], sight_.now + settings_.new_for);
   }
 }
 

@@ -107,6 +107,7 @@ class Model {
     epoch = decay_.epoch();
   }
   void learn_calibrators();
+  void learn_calibrators(Calibrators& calibrators) const;
   // Whether an item the user does not know is not to be learned yet; notes it when the call is of high risk.
   struct Occasion {
     double now, risk;
