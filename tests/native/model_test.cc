@@ -178,7 +178,7 @@ TEST_F(Teaching, BlockedCallsTeachNoToolStepOrHour) {
 TEST_F(Teaching, BlockedCallsCountInRatesAndCalibrators) {
   lab.policy.mode = Mode::kBlock;
   lab.check(alice, "query", kMonday, kUnreadable);
-  const float samples = lab.engine.model().principals().tenants().at("acme")->peers.calibrators[0].samples();
+  const float samples = lab.engine.model().principals().tenants().at("acme")->peers.calibrators.of(0).samples();
   EXPECT_EQ(samples, 1);
   for (int i = 1; i <= 20; ++i) lab.check(alice, "query", kMonday + i, kUnreadable);
   const Verdict verdict = lab.check(alice, "query", kMonday + 21);
