@@ -27,6 +27,12 @@ constexpr std::size_t kMostCallers = 1U << 16;
 constexpr std::uint64_t kProgressEvery = 4096;  // events
 constexpr int kFastest = 1;                     // zlib level
 
+bool same_file(const std::string& a, const std::string& b) {
+  struct stat one = {}, other = {};
+  return stat(a.c_str(), &one) == 0 && stat(b.c_str(), &other) == 0 && one.st_dev == other.st_dev &&
+         one.st_ino == other.st_ino;
+}
+
 class LineReader {
  public:
   explicit LineReader(const std::string& path) : file_(gzopen(path.c_str(), "rb")), buffer_(kBuffer) {
@@ -72,10 +78,11 @@ class LineReader {
     }
     const std::size_t room = buffer_.size() - simdjson::SIMDJSON_PADDING - end_;
     const int got = gzread(file_, buffer_.data() + end_, static_cast<unsigned>(room));
-    if (got < 0) {
-      int code = 0;
-      throw ReplayError(std::string("damaged input: ") + gzerror(file_, &code));
-    }
+    // The end of a cut gzip file looks like the end of a whole one, but for the error that stays behind.
+    int code = Z_OK;
+    const char* const what = gzerror(file_, &code);
+    if (got < 0 || (got == 0 && code != Z_OK && code != Z_STREAM_END))
+      throw ReplayError(std::string("damaged input: ") + what);
     end_ += static_cast<std::size_t>(got);
     return got > 0;
   }
@@ -187,8 +194,14 @@ class EventReader {
     std::string_view found;
     if (!value.get(found)) return found;
     std::int64_t number = 0;
-    if (value.get(number)) wrong("event_id", "text or a whole number was expected");
-    number_as_text_ = std::to_string(number);
+    std::uint64_t large = 0;
+    if (!value.get(number)) {
+      number_as_text_ = std::to_string(number);
+    } else if (!value.get(large)) {
+      number_as_text_ = std::to_string(large);
+    } else {
+      wrong("event_id", "text or a whole number was expected");
+    }
     return number_as_text_;
   }
   static double time(const Element& value) {
@@ -339,6 +352,7 @@ class Callers {
 ReplayResult replay(Engine& engine, const InstancePolicy& policy, const ReplayJob& job,
                     const ReplayProgress& progress) {
   LineReader lines(job.source);
+  if (same_file(job.source, job.target)) throw ReplayError(job.target + ": is the source as well");
   LineWriter scores(job.target);
   EventReader reader(engine.hasher());
   Callers callers(engine);
