@@ -19,8 +19,8 @@ def float32(value: float) -> float:
 class Clock:
     """An event at time t weighs 2^((t - landmark) / half_life) for ever; readers divide by the weight of now.
 
-    The landmark is the first time seen. Every 20 half-lives it moves, which begins an epoch. A time more than
-    20 half-lives before the landmark counts as 20: weights divide, so none may vanish.
+    Landmarks lie 20 half-lives apart, whoever called first; when a call passes the next, an epoch begins. A
+    time more than 20 half-lives before the landmark counts as 20: weights divide, so none may vanish.
     """
 
     def __init__(self, half_life: float) -> None:
@@ -29,14 +29,15 @@ class Clock:
         self.epoch = 0
 
     def weight(self, now: float) -> float:
+        apart = HALF_LIVES_PER_EPOCH * self.half_life
         if self.landmark is None:
-            self.landmark = now
+            self.landmark = math.floor(now / apart) * apart
         age = max(-HALF_LIVES_PER_EPOCH, (now - self.landmark) / self.half_life)
         if age <= HALF_LIVES_PER_EPOCH:
             return math.exp2(age)
         epochs = math.floor(age / HALF_LIVES_PER_EPOCH)
         self.epoch += epochs
-        self.landmark += epochs * HALF_LIVES_PER_EPOCH * self.half_life
+        self.landmark += epochs * apart
         return math.exp2(age - epochs * HALF_LIVES_PER_EPOCH)
 
 

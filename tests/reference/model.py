@@ -144,7 +144,11 @@ class Model:
         previous = session.previous
         session.last = max(session.last, now)
         ticket = 0
-        if not blocked:
+        if blocked:
+            for item in (scene.tool, scene.step):
+                if item not in scene.user.counts.sums:
+                    self._hold(scene.user, item, now, risk)
+        else:
             ticket = self.tickets = self.tickets + 1
             self.running[ticket] = Running(scene, risk, previous is None)
             session.previous = call.tool
@@ -203,18 +207,21 @@ class Model:
     def _calibrate(
         self, scene: Scene, session: Session, prior: dict[str, float], surprises: dict[str, float]
     ) -> None:
-        for channel in self.channels:
-            again = False
-            if surprises[channel] > RARE:
+        """Rare scores teach as late as what is new ceases to be new, and once per session and ten minutes."""
+        for peers in (scene.group,) if scene.group is scene.tenant else (scene.group, scene.tenant):
+            peers.catch_up(scene.now)
+            for channel in self.channels:
                 before = session.rare_at.get(channel)
                 again = before is not None and scene.now - before < RARE_ONCE
-                session.rare_at[channel] = scene.now
-            group, tenant = scene.group.calibrator(channel), scene.tenant.calibrator(channel)
-            for calibrator in (group,) if group is tenant else (group, tenant):
-                if again and calibrator.size > RARE_FROM:
+                if surprises[channel] <= RARE:
+                    peers.calibrator(channel).learn(prior[channel])
+                elif again and peers.calibrator(channel).size > RARE_FROM:
                     self.met["rare_again"] += 1
                 else:
-                    calibrator.learn(prior[channel])
+                    peers.waiting.append((scene.now + self.settings.new_for, channel, prior[channel]))
+        for channel in self.channels:
+            if surprises[channel] > RARE:
+                session.rare_at[channel] = scene.now
 
     def _learn(self, running: Running) -> None:
         scene = running.scene
@@ -241,7 +248,10 @@ class Model:
             self.hours.learn_start(scene)
 
     def _hold(self, user: User, item: Item, now: float, risk: float) -> bool:
-        """Whether a new item stays new: first seen at high risk less than `new_for` ago, or just now."""
+        """Whether a new item stays new: first seen at high risk less than `new_for` ago, or just now.
+
+        While the list is full, nothing new is learned at all.
+        """
         if item in user.held:
             if now - user.held[item] < self.settings.new_for:
                 self.met["held_again"] += 1
@@ -249,7 +259,7 @@ class Model:
             self.met["released"] += 1
             del user.held[item]
             return False
-        if risk < HIGH_RISK or self.settings.new_for <= 0:
+        if self.settings.new_for <= 0:
             return False
         if len(user.held) >= HELD_PER_USER:
             expired = [one for one, since in user.held.items() if now - since >= self.settings.new_for]
@@ -258,6 +268,8 @@ class Model:
             if len(user.held) >= HELD_PER_USER:
                 self.met["held_refused"] += 1
                 return True
+        if risk < HIGH_RISK:
+            return False
         user.held[item] = now
         self.met["held"] += 1
         return True

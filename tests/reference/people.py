@@ -2,6 +2,7 @@
 """Who is compared with whom, and what a call is made of."""
 
 import math
+from collections import deque
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import NamedTuple
@@ -48,9 +49,18 @@ class Peers:
 
     counts: Counts = field(default_factory=Counts)
     calibrators: dict[str, Calibrator] = field(default_factory=dict)  # by channel
+    waiting: deque[tuple[float, str, float]] = field(
+        default_factory=deque
+    )  # due (s), channel, prior surprise
 
     def calibrator(self, channel: str) -> Calibrator:
         return self.calibrators.setdefault(channel, Calibrator())
+
+    def catch_up(self, now: float) -> None:
+        """Learns the rare scores that have waited long enough."""
+        while self.waiting and self.waiting[0][0] <= now:
+            _, channel, surprise = self.waiting.popleft()
+            self.calibrator(channel).learn(surprise)
 
 
 @dataclass
