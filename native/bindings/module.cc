@@ -15,6 +15,7 @@
 #include <utility>
 
 #include "bindings/arguments.h"
+#include "bindings/screener.h"
 #include "engine/engine.h"
 #include "engine/report.h"
 #include "journal/record.h"
@@ -26,14 +27,6 @@ namespace tool_firewall {
 namespace {
 
 std::string owned(py::handle text) { return std::string(Text(text).view()); }
-
-// A verdict that outlives its call: the names its sentences need are those of interned tools, which the
-// engine keeps.
-struct PyVerdict {
-  Verdict verdict;
-  CallerPtr caller;
-  std::shared_ptr<Engine> engine;
-};
 
 struct PyReason {
   Reason reason;
@@ -471,6 +464,30 @@ void bind_values(py::module_& m) {
       });
 }
 
+std::array<py::dict, 4> by_mode(const py::dict& templates) {
+  std::array<py::dict, 4> out;
+  for (std::size_t i = 0; i < out.size(); ++i)
+    out[i] = py::dict(templates[to_python(name_of(static_cast<Mode>(i)))]);
+  return out;
+}
+
+void bind_screener(py::module_& m) {
+  py::class_<ModelCopier>(m, "ModelCopier", py::is_final())
+      .def(py::init<const py::object&, py::str, const py::iterable&>(), py::arg("model"), py::arg("field"),
+           py::arg("lists"))
+      .def("__call__", &ModelCopier::copy, py::arg("value"));
+  m.def(
+      "screener",
+      [](const std::shared_ptr<Engine>& engine, const std::shared_ptr<InstancePolicy>& policy,
+         const py::object& make_result, const py::str& label, const py::str& handover,
+         const py::dict& ordinary, const py::dict& notable) {
+        return make_screener(engine, policy, make_result, label, handover,
+                             {by_mode(ordinary), by_mode(notable)});
+      },
+      py::kw_only(), py::arg("engine"), py::arg("policy"), py::arg("make_result"), py::arg("label"),
+      py::arg("handover"), py::arg("ordinary"), py::arg("notable"));
+}
+
 void bind_records(py::module_& m) {
   m.def(
       "decode_record",
@@ -560,6 +577,9 @@ PYBIND11_MODULE(_native, m) {
   using namespace tool_firewall;
   m.doc() = "Scoring engine. Use the cpex_tool_firewall package, not this module.";
   m.attr("__version__") = TOOL_FIREWALL_VERSION;
+  py::list signals;
+  for (std::uint8_t i = 0; !signal_name(i).empty(); ++i) signals.append(to_python(signal_name(i)));
+  m.attr("SIGNALS") = py::tuple(signals);
   m.attr("RECORD_VERSION") = static_cast<int>(kRecordVersion);
   py::register_exception_translator([](std::exception_ptr error) {
     try {
@@ -572,6 +592,7 @@ PYBIND11_MODULE(_native, m) {
   });
   bind_values(m);
   bind_engine(m);
+  bind_screener(m);
   bind_records(m);
   bind_replay(m);
 }

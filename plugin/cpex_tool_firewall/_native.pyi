@@ -5,11 +5,12 @@ Time: all times are float seconds since the epoch (UTC) and always arguments; th
 Errors: a wrong setting or value raises ValueError naming it. Scoring functions do not raise for any argument values.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Final, final
 
 __version__: Final[str]
 RECORD_VERSION: Final[int]
+SIGNALS: Final[tuple[str, ...]]  # names of all signals, in the order of their registration
 
 @final
 class Caller:
@@ -71,7 +72,9 @@ class Engine:
         session_idle: float = 1800.0,
         learning_days: float = 0.0,
         max_users_per_tenant: int = 100_000,
-        zones: Mapping[str, Sequence[tuple[float, int]]] = ...,  # zone name -> (from, UTC offset in seconds), ascending
+        zones: Mapping[
+            str, Sequence[tuple[float, int]]
+        ] = ...,  # zone name -> (from, UTC offset in seconds), ascending
         default_zone: str = "UTC",
         tenant_zones: Mapping[str, str] = ...,
         user_zones: Mapping[str, str] = ...,
@@ -80,8 +83,12 @@ class Engine:
     def caller(
         self, tenant: str, user: str, *, agent: str = "", group: str = "", session: str = "", token: str = ""
     ) -> Caller: ...  # group "" = the tenant itself is the peer group
-    def policy(self, *, mode: str = "learning", threshold: float = 0.5, exempt_tools: Sequence[str] = ...) -> Policy: ...
-    def check(self, policy: Policy, caller: Caller, server: str, tool: str, args: object, now: float) -> Verdict:
+    def policy(
+        self, *, mode: str = "learning", threshold: float = 0.5, exempt_tools: Sequence[str] = ...
+    ) -> Policy: ...
+    def check(
+        self, policy: Policy, caller: Caller, server: str, tool: str, args: object, now: float
+    ) -> Verdict:
         """Scores one call before it runs, counts it in the rates, and queues its record. args: dict or None."""
     def observe(self, ticket: int, outcome: str, now: float) -> bool:
         """Learns from a call that ran. outcome: ok | tool_error | timeout | unreachable. False: unknown ticket (counted)."""
@@ -91,7 +98,9 @@ class Engine:
         """Puts drained records back in front (a failed append)."""
     def apply(self, records: Sequence[bytes]) -> int:
         """Feeds records of other processes or earlier runs; skips this worker's own. Unreadable ones are counted, not raised."""
-    def mode_in_force(self, policy: Policy, *, tenant: str = "", user: str = "", tool: str = "", now: float = 0.0) -> str: ...
+    def mode_in_force(
+        self, policy: Policy, *, tenant: str = "", user: str = "", tool: str = "", now: float = 0.0
+    ) -> str: ...
     def modes(self) -> list[dict[str, Any]]:
         """Control records in force, most general first: {scope: {tenant, tool, user}, mode, since, by, why}."""
     def summary(self) -> dict[str, Any]:
@@ -110,11 +119,42 @@ class Engine:
     def metrics(self) -> dict[str, Any]:
         """{verdicts: {(decision, mode): n}, risk_buckets: [(le, cumulative n), ..., (inf, n)], risk_sum: float}: for Prometheus."""
 
+@final
+class ModelCopier:
+    """Makes copies of a pydantic model with one field of their own and fresh empty lists; see fast_result.py."""
+
+    def __init__(self, model: Any, field: str, lists: Iterable[str]) -> None: ...
+    def __call__(self, value: Any) -> Any: ...
+
+def screener(
+    *,
+    engine: Engine,
+    policy: Policy,
+    make_result: Callable[[dict[str, Any]], Any],
+    label: str,
+    handover: str,
+    ordinary: Mapping[str, dict[str, Any]],
+    notable: Mapping[str, dict[str, Any]],
+) -> Callable[[Caller, str, str, object, float, dict[str, Any]], Any]:
+    """A function screen(caller, server, tool, args, now, state) that checks a call, stores its ticket in `state` under
+    `handover`, and gives `make_result({label: metadata})`; or the Verdict, where somebody must be told: decision deny
+    outside learning mode. `ordinary` and `notable` are metadata templates by mode."""
+
 def decode_record(record: bytes) -> dict[str, Any]:
     """{kind: "call" | "outcome" | "control", ts, worker, seq, ...}; ValueError when it is not a record of a known version."""
 
 def encode_control(
-    *, ts: float, worker: int, seq: int, action: str, tenant: str, tool: str, user: str, value: str, by: str, why: str
+    *,
+    ts: float,
+    worker: int,
+    seq: int,
+    action: str,
+    tenant: str,
+    tool: str,
+    user: str,
+    value: str,
+    by: str,
+    why: str,
 ) -> bytes:
     """A control record. action: "mode" (value: learning | warn | shadow | block | "" to clear)."""
 
@@ -142,7 +182,9 @@ def encode_outcome(*, ts: float, worker: int, seq: int, outcome: str) -> bytes:
 class Replay:
     """Streams events from a JSON Lines file (plain or gzip) through a fresh engine, learning as it goes."""
 
-    def __init__(self, engine: Engine, policy: Policy, source: str, target: str, *, skip_bad: bool = False) -> None: ...
+    def __init__(
+        self, engine: Engine, policy: Policy, source: str, target: str, *, skip_bad: bool = False
+    ) -> None: ...
     def run(self, progress: Callable[[int, int, int], None] | None = None) -> dict[str, Any]:
         """progress(bytes read, bytes in all, events) about every 100 ms. Result: {events, skipped, seconds, verdicts: {..}}.
         ValueError("line 17: ...") at a bad line unless skip_bad."""

@@ -3,13 +3,15 @@
 
 Sources, first match wins, and how far each can be trusted:
 
-tenant   global_context.tenant_id, else "". Set by the gateway. user     global_context.user (a dict's
-"email", or a str), else user_context.email or .user_id, else "anonymous". Set by the gateway, and taken byte
-for byte: no folding of case or of look-alikes. token    jti of the bearer token in the request headers, else
-"". The gateway has verified that token; only a keyed digest of the jti is kept. session  tenant + user +
-token, subdivided by the setting session_header. That header is a client's claim: 16 values per user and day
-count, the rest share one session. agent    the header in the setting trusted_agent_header, else "". As good
-as what sets it, so off by default. group    the setting peer_groups, else "", which is the whole tenant.
+- tenant: global_context.tenant_id, else "". Set by the gateway.
+- user: global_context.user (a dict's "email", or a str), else user_context.email or .user_id, else
+  "anonymous". Set by the gateway, and taken byte for byte: no folding of case or of look-alikes.
+- token: jti of the bearer token in the request headers, else "". The gateway has verified that token; only a
+  keyed digest of the jti is kept.
+- session: tenant + user + token, subdivided by the setting session_header. That header is a client's claim:
+  16 values per user and day count, the rest share one session.
+- agent: the header in the setting trusted_agent_header, else "". As good as what sets it, so off by default.
+- group: the setting peer_groups, else the trusted agent, else "", which is the whole tenant.
 
 Never used: request_id (a client can choose it) and payload.headers (those go to the upstream server).
 """
@@ -210,7 +212,7 @@ class CallerResolver:
                 tenant,
                 name,
                 agent=agent_name,
-                group=self._group_of.get(name, ""),
+                group=self._group_of.get(name, agent_name),
                 session=self._digest(repr(("session", tenant, name, jti, session))),
                 token=self._digest(repr(("token", jti))) if jti else "",
             )

@@ -9,6 +9,7 @@ values.
 
 from __future__ import annotations
 
+import argparse
 import difflib
 import math
 import re
@@ -128,8 +129,9 @@ class Settings(BaseModel):
     )
     trusted_agent_header: HeaderName | None = Field(
         default=None,
-        description="Request header that names the agent. Set it only when something in front of the gateway "
-        "overwrites this header: a client can write any header it likes.",
+        description="Request header that names the agent; users in no peer group are then compared with others "
+        "of the same agent. Set it only when something in front of the gateway overwrites this header: a client "
+        "can write any header it likes.",
     )
     session_header: HeaderName | None = Field(
         default="mcp-session-id",
@@ -293,12 +295,16 @@ def _default_words(value: Any) -> str:
 
 
 def main(arguments: list[str]) -> int:
-    """Prints the settings table, or puts it into the file named by the argument. Returns the exit code."""
-    if not arguments:
+    """Prints the table of settings, or renews it in a file. For maintainers."""
+    options = argparse.ArgumentParser(
+        prog="python -m cpex_tool_firewall.config", description="The table of settings of the README."
+    )
+    options.add_argument("file", nargs="?", type=Path, help="renew the table between its marks in this file")
+    target: Path | None = options.parse_args(arguments).file
+    if target is None:
         print(settings_table())
-        return 0
-    target = Path(arguments[0])
-    target.write_text(with_settings_table(target.read_text(encoding="utf-8")), encoding="utf-8")
+    else:
+        target.write_text(with_settings_table(target.read_text(encoding="utf-8")), encoding="utf-8")
     return 0
 
 

@@ -8,13 +8,15 @@ client can choose it.
 
 Who fails open and who fails closed:
 
-* A wrong first configuration, or a state that cannot be opened in block mode, raises: with
-PLUGINS_FAIL_ON_PLUGIN_ERROR=true the gateway then stops. In the other modes a state that cannot be opened
-makes this a pass-through with an alarm, in the log, the metrics and the metadata of every call; it heals by
-itself when the state can be opened again. * A wrong binding for one tool keeps the first configuration, with
-an alarm. * An error in a hook: without a verdict the call was not inspected, so it is stopped in block mode
-and let through in the others; with a verdict, the verdict holds. Either is counted, and logged by the type of
-the error alone, because its text may hold arguments.
+- A wrong first configuration, or a state that cannot be opened in block mode, raises: with
+  PLUGINS_FAIL_ON_PLUGIN_ERROR=true the gateway then stops. In the other modes a state that cannot be opened
+  makes this a pass-through with an alarm, in the log, the metrics and the metadata of every call; it heals by
+  itself when the state can be opened again. The mode that counts here is that of the configuration, because
+  the one in the journal cannot be read.
+- A wrong binding for one tool keeps the first configuration, with an alarm.
+- An error in a hook: without a verdict the call was not inspected, so it is stopped in block mode and let
+  through in the others; with a verdict, the verdict holds. Either is counted, and logged by the type of the
+  error alone, because its text may hold arguments.
 """
 
 from __future__ import annotations
@@ -36,7 +38,7 @@ from cpex.framework import (  # type: ignore[import-untyped]
 )
 
 from . import metrics, response, runtime
-from ._native import Policy, Verdict
+from ._native import Policy, Verdict, screener
 from .config import TOOL_OVERRIDES, ConfigError, Settings, load
 from .names import printable
 from .outcome import outcome_of
@@ -74,11 +76,10 @@ class ToolFirewallPlugin(Plugin):  # type: ignore[misc]
         super().__init__(config)
         self._label = config.name
         self._settings = _settings(config)
-        self._ordinary = {mode: response.ordinary_metadata(mode) for mode in response.MODES}
         self._runtime: Runtime | None = None
         self._policy: Policy | None = None
         # The functions the hooks call, bound once: None while there is no runtime.
-        self._check: Any = None
+        self._screen: Any = None
         self._observe: Any = None
         self._resolve: Any = None
         metrics.register(runtime.running, runtime.alarms, runtime.event_counts)
@@ -92,20 +93,17 @@ class ToolFirewallPlugin(Plugin):  # type: ignore[misc]
         verdict = None
         now = time()
         try:
-            if self._check is None and not self._attach():
+            if self._screen is None and not self._attach():
                 return self._without_verdict(payload, context, now)
             about = context.global_context
             server, tool = "", payload.name
             if about.metadata:
                 server, tool = _tool(about.metadata, tool)
-            verdict = self._check(self._policy, self._resolve(about), server, tool, payload.args, now)
-            if verdict.notable:
-                return await self._notable(verdict, tool, context)
-            # From here on it is an ordinary call, and every line counts.
-            about.state[HANDOVER] = verdict.ticket
-            metadata = self._ordinary[verdict.mode].copy()
-            metadata["risk_score"] = verdict.risk
-            return response.pre_result({self._label: metadata})
+            answer = self._screen(self._resolve(about), server, tool, payload.args, now, about.state)
+            if answer.__class__ is not Verdict:
+                return answer
+            verdict = answer
+            return await self._told(verdict, tool, context)
         except Exception as error:  # noqa: BLE001  no error may reach the agent; the rules above decide
             return self._after_error(error, verdict, payload, context, now)
 
@@ -132,7 +130,7 @@ class ToolFirewallPlugin(Plugin):  # type: ignore[misc]
 
     def detach(self) -> None:
         """Forgets the runtime, because the process was forked or is ending. The next call acquires one."""
-        self._runtime = self._policy = self._check = self._observe = self._resolve = None
+        self._runtime = self._policy = self._screen = self._observe = self._resolve = None
 
     def _attach(self) -> bool:
         """Gets the process's runtime. False, with an alarm, when the state cannot be opened."""
@@ -152,30 +150,36 @@ class ToolFirewallPlugin(Plugin):  # type: ignore[misc]
             exempt_tools=self._settings.uninspectable_exempt_tools,
         )
         self._resolve, self._observe = found.callers.resolve, found.engine.observe
-        self._check = found.engine.check  # last: it tells the hooks that all is there
+        # Last: it tells the hooks that all is there.
+        self._screen = screener(
+            engine=found.engine,
+            policy=self._policy,
+            make_result=response.pre_result,
+            label=self._label,
+            handover=HANDOVER,
+            ordinary={mode: response.ordinary_metadata(mode) for mode in response.MODES},
+            notable={mode: response.notable_template(mode) for mode in response.MODES},
+        )
         return True
 
-    async def _notable(self, verdict: Verdict, tool: str, context: PluginContext) -> ToolPreInvokeResult:
-        """The answer to a call that is listed, warned about or stopped."""
-        about = context.global_context
-        about.state[HANDOVER] = verdict.ticket
+    async def _told(self, verdict: Verdict, tool: str, context: PluginContext) -> ToolPreInvokeResult:
+        """The answer to a call that is warned about or stopped."""
         names = response.signals(verdict)
         metadata = response.notable_metadata(verdict, names)
         if verdict.blocked and self._runtime is not None:
             # The refusal stands either way; this says whether its record is safe, should the machine fail
             # now.
             metadata["recorded"] = await self._runtime.recorded()
-        if verdict.decision == "deny" and verdict.mode in _SAID:
-            logger.warning(
-                "tool firewall %s: %s by %s, signals %s, risk %.3f, incident %s. %s",
-                _SAID[verdict.mode],
-                printable(tool),
-                printable(self._user(context)),
-                ",".join(names),
-                verdict.risk,
-                verdict.incident,
-                printable(" ".join(reason.text for reason in verdict.reasons)),
-            )
+        logger.warning(
+            "tool firewall %s: %s by %s, signals %s, risk %.3f, incident %s. %s",
+            _SAID[verdict.mode],
+            printable(tool),
+            printable(self._user(context)),
+            ",".join(names),
+            verdict.risk,
+            verdict.incident,
+            printable(" ".join(reason.text for reason in verdict.reasons)),
+        )
         if verdict.blocked:
             refusal = response.violation(names, verdict.incident, self._settings.burst_window_seconds)
             return response.stopped(self._label, metadata, refusal)

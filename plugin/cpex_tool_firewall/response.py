@@ -15,7 +15,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final
 
 from cpex.framework import (  # type: ignore[import-untyped]
@@ -24,6 +23,7 @@ from cpex.framework import (  # type: ignore[import-untyped]
     ToolPreInvokeResult,
 )
 
+from ._native import SIGNALS
 from .fast_result import maker
 
 if TYPE_CHECKING:
@@ -101,10 +101,9 @@ WORDING: Final[dict[str, Wording]] = {
         "Try again later. If it goes on, tell an administrator; the incident is {incident}.",
     ),
 }
-# A signal that has no wording yet is still worded; a test keeps this from being needed.
+# For a signal that has no wording of its own yet.
 _OTHER: Final = Wording("TF_UNUSUAL", "unusual call", "Stopped by the tool firewall: this call is unusual.")
 
-SIGNALS: Final = ("novelty", "novel_path", "off_hours", "frequency", "burst")
 MODES: Final = ("learning", "warn", "shadow", "block")
 
 pre_result = maker(ToolPreInvokeResult)
@@ -139,27 +138,29 @@ def signals(verdict: Verdict) -> list[str]:
     return names + [reason.signal for reason in verdict.reasons]
 
 
+def notable_template(mode: str) -> dict[str, Any]:
+    """Metadata of a listed call that runs, to be copied and given its risk, its `detection_types` and, under
+    the names of these, True. All values are immutable.
+    """
+    return ordinary_metadata(mode) | {"notable": True} | dict.fromkeys((*SIGNALS, UNINSPECTABLE), False)
+
+
 def notable_metadata(verdict: Verdict, names: list[str]) -> dict[str, Any]:
-    """Metadata of a call that is listed, warned about or stopped. It keeps `names`."""
-    # Made from a template, because in a flood every call is notable.
-    metadata = _notable(verdict.mode, verdict.decision, verdict.blocked, tuple(names)).copy()
-    metadata["risk_score"] = verdict.risk
-    metadata["detection_types"] = names
-    return metadata
-
-
-@lru_cache(maxsize=1024)
-def _notable(mode: str, decision: str, blocked: bool, names: tuple[str, ...]) -> dict[str, Any]:
-    metadata = ordinary_metadata(mode) | {
-        "allowed": 0 if blocked else 1,
-        "throttled": 1 if blocked and wording(names).status == TOO_MANY else 0,
-        "total_blocked": 1 if blocked else 0,
-        "notable": True,
-        "would_block": decision == "deny" and not blocked,
-        "blocked": blocked,
-        "detection_types": [],
-    }
-    return metadata | {name: name in names for name in (*SIGNALS, UNINSPECTABLE)}
+    """Metadata of a call that is warned about or stopped."""
+    throttled = verdict.blocked and wording(names).status == TOO_MANY
+    return (
+        notable_template(verdict.mode)
+        | {
+            "risk_score": verdict.risk,
+            "allowed": 0 if verdict.blocked else 1,
+            "throttled": 1 if throttled else 0,
+            "total_blocked": 1 if verdict.blocked else 0,
+            "would_block": verdict.decision == "deny" and not verdict.blocked,
+            "blocked": verdict.blocked,
+            "detection_types": names,
+        }
+        | dict.fromkeys(names, True)
+    )
 
 
 def unscreened_metadata(mode: str) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from cpex.framework import PluginResult, ToolPostInvokeResult, ToolPreInvokeResult
 from cpex_tool_firewall import fast_result, response
+from cpex_tool_firewall._native import ModelCopier
 from cpex_tool_firewall.fast_result import maker, same
 from cpex_tool_firewall.outcome import outcome_of
 from pydantic import BaseModel, PrivateAttr
@@ -82,7 +83,7 @@ def test_fast_results_share_nothing_that_can_change(result: type[BaseModel]) -> 
 
 def test_the_fast_way_is_in_use() -> None:
     for result in RESULTS:
-        assert maker(result).__name__ == "copy"
+        assert isinstance(maker(result), ModelCopier)
 
 
 class Changed(PluginResult[Any]):
@@ -215,8 +216,19 @@ def test_the_strongest_signal_names_the_refusal() -> None:
     assert refusal.details["signals"] == ["off_hours", "burst"]
 
 
-def test_every_signal_has_a_wording() -> None:
-    assert set(response.SIGNALS) | {response.UNINSPECTABLE, response.INTERNAL} == set(response.WORDING)
+def test_every_wording_is_of_something_that_exists() -> None:
+    assert set(response.WORDING) == {
+        *("novelty", "novel_path", "off_hours", "frequency", "burst"),
+        response.UNINSPECTABLE,
+        response.INTERNAL,
+    }
+    assert {"novelty", "novel_path", "off_hours", "frequency", "burst"} <= set(response.SIGNALS)
+
+
+def test_a_signal_without_a_wording_is_worded_in_general() -> None:
+    refusal = response.violation(["a_newer_signal"], "tf-0123456789ab", 60)
+    assert refusal.code == "TF_UNUSUAL"
+    assert "tf-0123456789ab" in refusal.description
     refusal, _ = shown(["a signal of tomorrow"])
     assert refusal.code == "TF_UNUSUAL"
     assert shown([])[0].code == "TF_UNUSUAL"
