@@ -129,9 +129,9 @@ class Settings(BaseModel):
     )
     trusted_agent_header: HeaderName | None = Field(
         default=None,
-        description="Request header that names the agent; users in no peer group are then compared with others "
-        "of the same agent. Set it only when something in front of the gateway overwrites this header: a client "
-        "can write any header it likes.",
+        description="Request header that names the agent; users in no peer group are then compared with "
+        "others of the same agent. Set it only when something in front of the gateway overwrites it: "
+        "a client can write any header it likes.",
     )
     session_header: HeaderName | None = Field(
         default="mcp-session-id",

@@ -81,6 +81,15 @@ _connections: dict[int, apsw.Connection] = {}
 _opening = threading.Lock()
 
 
+def _renew_lock_after_fork() -> None:
+    """A lock that another thread held in the parent would never be released in the child."""
+    global _opening  # noqa: PLW0603
+    _opening = threading.Lock()
+
+
+os.register_at_fork(after_in_child=_renew_lock_after_fork)
+
+
 class SqliteJournal:
     """Journal in `folder`/journal.db. Made there, with mode 0600, unless create is False.
 
