@@ -5,6 +5,7 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
 from conftest import Screened
 from gateway_lab import GatewayOptions, Lab
 from gateway_lab.firewall import Firewall, firewall_plugin
@@ -53,6 +54,25 @@ def test_doctor_finds_a_healthy_gateway_healthy(shared: Screened) -> None:
     assert shared.lab.call("alice", "db_query", {"sql": "select 1"}).ok
     doctor = shared.firewall.command("doctor")
     assert doctor.returncode == 0, doctor.stdout + doctor.stderr
+
+
+@pytest.mark.parametrize(("user", "code"), [("alice", 0), ("carol", 1)])
+def test_doctor_proves_by_a_call_that_calls_are_screened(shared: Screened, user: str, code: int) -> None:
+    """carol may not call the tool, so her call leaves no record and proves nothing."""
+    doctor = shared.firewall.command(
+        *("doctor", "--gateway-config", str(shared.lab.folder / "plugins.yaml")),
+        *(
+            "--url",
+            shared.lab.base_url,
+            "--tool",
+            shared.lab.tool("db_query"),
+            "--arguments",
+            '{"sql": "select 1"}',
+        ),
+        env={"TOOL_FIREWALL_TOKEN": shared.lab.token(user), "PLUGINS_FAIL_ON_PLUGIN_ERROR": "true"},
+    )
+    assert doctor.returncode == code, doctor.stdout + doctor.stderr
+    assert shared.lab.token(user) not in doctor.stdout + doctor.stderr
 
 
 def test_doctor_sees_that_the_gateway_would_start_unscreened(start_lab: Callable[..., Screened]) -> None:
