@@ -55,7 +55,8 @@ format: ## Format all C++ and Python code
 wheel: prepare ## Build the wheel for this Python into dist/
 	@rm -rf build/wheel && mkdir -p build/wheel dist
 	@$(BIN)/python -m pip --quiet wheel --no-deps --no-build-isolation --wheel-dir build/wheel .
-	@PATH="$$PWD/$(BIN):$$PATH" $(BIN)/auditwheel repair --wheel-dir dist build/wheel/*.whl
+	@PATH="$$PWD/$(BIN):$$PATH" $(BIN)/auditwheel repair --wheel-dir dist build/wheel/*.whl \
+		>build/wheel/auditwheel.log 2>&1 || { cat build/wheel/auditwheel.log; exit 1; }
 	@ls -1 dist/*.whl
 
 clean: ## Remove everything that was built (not the Debian packages)
