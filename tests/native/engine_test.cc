@@ -354,7 +354,8 @@ double make_traffic(Lab& lab, unsigned seed, double now = kMonday, int calls = 3
                   .tenant = "t" + std::to_string(random() % 2),
                   .session = "s" + std::to_string(random() % 3),
                   .group = random() % 2 == 0 ? "" : "g"};
-    const std::string tool = "tool" + std::to_string(random() % (random() % 20 == 0 ? 30 : 4));
+    const unsigned variety = random() % 20 == 0 ? 30 : 4;
+    const std::string tool = "tool" + std::to_string(random() % variety);
     const Verdict verdict = lab.check(who, tool, now, random() % 25 == 0 ? kUnreadable : Arguments{});
     if (verdict.ticket != 0 && random() % 10 != 0) running.push_back(verdict.ticket);
     while (running.size() > random() % 4) {
@@ -367,6 +368,7 @@ double make_traffic(Lab& lab, unsigned seed, double now = kMonday, int calls = 3
 }
 
 std::vector<double> next_scores(Lab& lab, double now) {
+  lab.policy = {};  // the same for all: what is blocked moves no session
   std::vector<double> scores;
   for (int user = 0; user < 6; ++user)
     for (const char* tool : {"tool0", "tool3", "tool25", "unseen"})

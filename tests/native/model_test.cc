@@ -178,7 +178,8 @@ TEST_F(Teaching, BlockedCallsTeachNoToolStepOrHour) {
 TEST_F(Teaching, BlockedCallsCountInRatesAndCalibrators) {
   lab.policy.mode = Mode::kBlock;
   lab.check(alice, "query", kMonday, kUnreadable);
-  const float samples = lab.engine.model().principals().tenants().at("acme")->peers.calibrators.of(0).samples();
+  const float samples =
+      lab.engine.model().principals().tenants().at("acme")->peers.calibrators.of(0).samples();
   EXPECT_EQ(samples, 1);
   for (int i = 1; i <= 20; ++i) lab.check(alice, "query", kMonday + i, kUnreadable);
   const Verdict verdict = lab.check(alice, "query", kMonday + 21);
@@ -270,7 +271,8 @@ TEST_F(Held, ABlockedItemStaysNewAndARetryStaysBlocked) {
   lab.policy.mode = Mode::kBlock;
   for (int i = 0; i < 50; ++i) ASSERT_TRUE(lab.check(alice, "remove", start + i * 1000.).blocked) << i;
   EXPECT_FALSE(knows("remove"));
-  EXPECT_LE(lab.engine.model().principals().find("acme", alice.user)->held.size(), 2U) << "the tool and the step";
+  EXPECT_LE(lab.engine.model().principals().find("acme", alice.user)->held.size(), 2U)
+      << "the tool and the step";
 }
 
 TEST_F(Held, WhatWasBlockedForItsArgumentsIsNotHeld) {
