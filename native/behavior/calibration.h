@@ -69,9 +69,11 @@ class Calibrators {
   void learn(std::size_t channel, double prior_surprise) { channels_[channel].learn(prior_surprise); }
   void learn_later(std::size_t channel, double prior_surprise, double due);
 
-  // Teaches what is due by `now` (s).
-  void catch_up(double now) {
-    while (!waiting_.empty() && waiting_.front().due <= now) take_oldest();
+  // Teaches what is due by `now` (s). Nothing waits longer than `longest`: what seems to came from a clock
+  // that ran ahead, and must not hold up the others until its time comes again.
+  void catch_up(double now, double longest) {
+    while (!waiting_.empty() && (waiting_.front().due <= now || waiting_.front().due > now + longest))
+      take_oldest();
   }
 
  private:

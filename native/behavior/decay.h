@@ -27,19 +27,29 @@ class Decay {
     }
     // A clock that was set far back must not make weights vanish: everything is divided by them.
     const double age = std::max(-kSpan, (now - landmark_) / half_life_);
-    if (age <= kSpan) return std::exp2(age);
+    if (age <= kSpan) return noted(std::exp2(age));
     const double spans = std::floor(age / kSpan);
     epoch_ += static_cast<std::uint32_t>(spans);
     landmark_ += spans * kSpan * half_life_;
-    return std::exp2(age - spans * kSpan);
+    newest_ = 0;
+    return noted(std::exp2(age - spans * kSpan));
   }
+
+  // The largest weight given out in this epoch.
+  double newest() const { return newest_; }
 
   // Tables written in an older epoch must be multiplied by factor(their epoch) before use.
   std::uint32_t epoch() const { return epoch_; }
   float factor(std::uint32_t from) const { return static_cast<float>(std::exp2(-kSpan * (epoch_ - from))); }
 
  private:
+  double noted(double weight) {
+    newest_ = std::max(newest_, weight);
+    return weight;
+  }
+
   double half_life_;
+  double newest_ = 0;
   double landmark_ = 0;
   bool started_ = false;
   std::uint32_t epoch_ = 0;

@@ -7,6 +7,7 @@
 #pragma once
 
 #include <array>
+#include <cmath>
 #include <cstddef>
 #include <cstdint>
 #include <memory>
@@ -72,9 +73,13 @@ struct Session {
 struct HeldItem {
   std::uint64_t cell = 0;  // its key in the count tables
   double since = 0;        // s
+  double risk = 0;         // of that call
   const Tool* tool = nullptr;
   const Tool* from = nullptr;  // of a step or skip; nullptr at the start of a session
   ItemKind kind = ItemKind::kTool;
+
+  // Whether its time is not up. A hold from far in the future comes from a clock that was set back since.
+  bool lasts(double now, double new_for) const { return std::abs(now - since) < new_for; }
 };
 
 struct Principal {

@@ -168,7 +168,7 @@ void Model::learn_calibrators() {
 }
 
 void Model::learn_calibrators(Calibrators& calibrators) const {
-  calibrators.catch_up(sight_.now);
+  calibrators.catch_up(sight_.now, settings_.new_for);
   for (std::size_t i = 0; i < channels_.size(); ++i) {
     if (rarity_[i].group <= kRareSurprise) {
       calibrators.learn(i, prior_[i]);
@@ -183,8 +183,8 @@ void Model::learn_calibrators(Calibrators& calibrators) const {
 void Model::finish(const PrincipalPtr& user, double risk, bool blocked, Scored& scored) {
   learn_calibrators();
   for (const SignalPtr& signal : signals_) signal->count(sight_, blocked);
-  session_->last = std::max(session_->last, sight_.now);
-  user->last = std::max(user->last, sight_.now);
+  session_->last = later(session_->last, sight_.now);
+  user->last = later(user->last, sight_.now);
   if (user->first <= 0) user->first = sight_.now;
   user->used = true;
   ++user->calls;
@@ -192,7 +192,7 @@ void Model::finish(const PrincipalPtr& user, double risk, bool blocked, Scored& 
     // It teaches nothing, but what was new in it stays new as after a warning: or the calibrators, which
     // learn from every call, would let a retry pass.
     for (const Item& item : {sight_.usage.tool(), sight_.usage.step()})
-      if (!item.known(Level::kUser)) hold(*user, item, {sight_.now, risk, sight_.tool});
+      if (!item.known(Level::kUser)) hold_again(*user, item, {sight_.now, risk, sight_.tool});
     return;
   }
 
@@ -222,14 +222,13 @@ bool Model::hold(Principal& user, const ItemKey& item, const Occasion& call) {
   const auto same = [&](const HeldItem& held) { return held.cell == item.cell; };
   const auto found = std::find_if(user.held.begin(), user.held.end(), same);
   if (found != user.held.end()) {
-    if (call.now - found->since < settings_.new_for) return true;
+    if (found->lasts(call.now, settings_.new_for)) return true;
     user.held.erase(found);
     return false;
   }
   if (settings_.new_for <= 0) return false;
   if (user.held.size() >= kHeldPerUser) {
-    std::erase_if(user.held,
-                  [&](const HeldItem& held) { return call.now - held.since >= settings_.new_for; });
+    std::erase_if(user.held, [&](const HeldItem& held) { return !held.lasts(call.now, settings_.new_for); });
     if (user.held.size() >= kHeldPerUser) {
       // Not learned either, whatever the risk of this call: what finds no room is not known the second time,
       // and a full list must not be a way to become known.
@@ -238,8 +237,21 @@ bool Model::hold(Principal& user, const ItemKey& item, const Occasion& call) {
     }
   }
   if (call.risk < kHighRisk) return false;
-  user.held.push_back({item.cell, call.now, call.tool, item.from, item.kind});
+  user.held.push_back({item.cell, call.now, call.risk, call.tool, item.from, item.kind});
   return true;
+}
+
+// As hold(), for a call that was stopped: every try begins the time anew, or the first try after it would
+// pass.
+void Model::hold_again(Principal& user, const ItemKey& item, const Occasion& call) {
+  const auto found = std::find_if(user.held.begin(), user.held.end(),
+                                  [&](const HeldItem& held) { return held.cell == item.cell; });
+  if (found == user.held.end()) {
+    hold(user, item, call);
+  } else if (call.risk >= kHighRisk) {
+    found->since = call.now;
+    found->risk = std::max(found->risk, call.risk);
+  }
 }
 
 void Model::learn(const Scored& scored) {
@@ -265,7 +277,9 @@ void Model::learn(const Scored& scored) {
     news.group |= learned.group;
     news.tenant |= learned.tenant;
   }
-  const double most = kMostCalls * ran.weight;
+  // Of the newest call, not of this one: a call that comes long after it was checked, or from a record far in
+  // the past, weighs next to nothing, and would halve everybody's counts.
+  const double most = kMostCalls * std::max(1., decay_.newest());
   const std::uint64_t row = scored.items[0].row;
   if (scored.user->counts.get(row) > most) scored.user->counts.rescale(.5F, 0);
   if (scored.group->counts.get(row) > most) scored.group->counts.rescale(.5F, 0);

@@ -114,6 +114,7 @@ class Model {
     const Tool* tool;
   };
   bool hold(Principal& user, const ItemKey& item, const Occasion& call);
+  void hold_again(Principal& user, const ItemKey& item, const Occasion& call);
 
   ModelSettings settings_;
   const Hasher& hasher_;

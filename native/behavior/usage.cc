@@ -95,7 +95,8 @@ double witten_bell(const Item& item, double weight, double base) {
     const double above = p > 0            ? static_cast<double>(seen.count) + types * p
                          : seen.count > 0 ? static_cast<double>(seen.count)
                                           : types;
-    p = above / (static_cast<double>(seen.total) + types);
+    // In a full table a row can be evicted before its items; its shares must not exceed one.
+    p = std::min(1., above / (static_cast<double>(seen.total) + types));
   }
   return std::clamp(p, kLeast, 1.0);
 }

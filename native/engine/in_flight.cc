@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "engine/in_flight.h"
 
+#include <cmath>
 #include <utility>
 
 namespace tool_firewall {
@@ -56,7 +57,8 @@ std::optional<InFlight::Call> InFlight::take(std::uint64_t worker, std::uint64_t
 }
 
 std::optional<InFlight::Call> InFlight::take_done(double now) {
-  if (oldest_ == kNone || now - slots_[oldest_].call.id.ts <= kDoneAfter) return std::nullopt;
+  // Also from far ahead of `now`: a clock was set back, and nothing behind it would ever end.
+  if (oldest_ == kNone || std::abs(now - slots_[oldest_].call.id.ts) <= kDoneAfter) return std::nullopt;
   return release(oldest_);
 }
 

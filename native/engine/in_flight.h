@@ -39,7 +39,8 @@ class InFlight {
   std::optional<Call> take(std::uint64_t ticket);
   std::optional<Call> take(std::uint64_t worker, std::uint64_t seq);
 
-  // The oldest call, when it was checked more than kDoneAfter before `now`.
+  // The oldest call, when it was checked more than kDoneAfter before (or, after a clock was set back, ahead
+  // of) `now`.
   std::optional<Call> take_done(double now);
 
   std::size_t size() const { return size_; }

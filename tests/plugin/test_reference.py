@@ -170,8 +170,8 @@ class Pair:
             held = sorted((one["kind"], one["from"], one["tool"]) for one in baseline["held"])
             assert held == sorted(
                 (item.kind, (item.origin or "").rpartition("/")[2], item.tool.rpartition("/")[2])
-                for item, since in user.held.items()
-                if since + self.model.settings.new_for > self.now
+                for item, held_item in user.held.items()
+                if held_item.since + self.model.settings.new_for > self.now
             )
             assert baseline["signals"].keys() == facts.keys()
             for signal, expected in facts.items():

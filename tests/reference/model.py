@@ -14,7 +14,7 @@ from .fusion import HIGH_RISK, NOTABLE, TRUNCATED, risk_of, share, surprise_of_f
 from .novel_path import NovelPath
 from .novelty import News, Novelty
 from .off_hours import OffHours
-from .people import EARLIER_TOOLS, Item, Peers, Scene, Session, User
+from .people import EARLIER_TOOLS, Held, Item, Peers, Scene, Session, User, later
 
 DONE_AFTER = 300.0  # s without an outcome, and a call counts as done
 WORTH_LISTING = 3.0  # nats: the rarest 5 % are listed even in an ordinary call
@@ -142,12 +142,12 @@ class Model:
         self.frequency.count_call(scene)
         self.burst.count_call(scene, blocked)
         previous = session.previous
-        session.last = max(session.last, now)
+        session.last = later(session.last, now)
         ticket = 0
         if blocked:
             for item in (scene.tool, scene.step):
                 if item not in scene.user.counts.sums:
-                    self._hold(scene.user, item, now, risk)
+                    self._hold_again(scene.user, item, now, risk)
         else:
             ticket = self.tickets = self.tickets + 1
             self.running[ticket] = Running(scene, risk, previous is None)
@@ -178,7 +178,7 @@ class Model:
         """Calls count as done in the order they came: a later one waits for those before it."""
         while self.running:
             ticket, oldest = next(iter(self.running.items()))
-            if now - oldest.scene.now <= DONE_AFTER:
+            if abs(now - oldest.scene.now) <= DONE_AFTER:
                 return
             self.met["assumed_done"] += 1
             self._learn(self.running.pop(ticket))
@@ -209,7 +209,7 @@ class Model:
     ) -> None:
         """Rare scores teach as late as what is new ceases to be new, and once per session and ten minutes."""
         for peers in (scene.group,) if scene.group is scene.tenant else (scene.group, scene.tenant):
-            peers.catch_up(scene.now)
+            peers.catch_up(scene.now, self.settings.new_for)
             for channel in self.channels:
                 before = session.rare_at.get(channel)
                 again = before is not None and scene.now - before < RARE_ONCE
@@ -253,7 +253,7 @@ class Model:
         While the list is full, nothing new is learned at all.
         """
         if item in user.held:
-            if now - user.held[item] < self.settings.new_for:
+            if user.held[item].lasts(now, self.settings.new_for):
                 self.met["held_again"] += 1
                 return True
             self.met["released"] += 1
@@ -262,7 +262,7 @@ class Model:
         if self.settings.new_for <= 0:
             return False
         if len(user.held) >= HELD_PER_USER:
-            expired = [one for one, since in user.held.items() if now - since >= self.settings.new_for]
+            expired = [one for one, held in user.held.items() if not held.lasts(now, self.settings.new_for)]
             for one in expired:
                 del user.held[one]
             if len(user.held) >= HELD_PER_USER:
@@ -270,9 +270,16 @@ class Model:
                 return True
         if risk < HIGH_RISK:
             return False
-        user.held[item] = now
+        user.held[item] = Held(now, risk)
         self.met["held"] += 1
         return True
+
+    def _hold_again(self, user: User, item: Item, now: float, risk: float) -> None:
+        """As _hold, for a call that was stopped: every try begins the time anew."""
+        if item not in user.held:
+            self._hold(user, item, now, risk)
+        elif risk >= HIGH_RISK:
+            user.held[item] = Held(now, max(risk, user.held[item].risk))
 
     def _note(self, scene: Scene, risk: float, decision: str, blocked: bool, session: Session) -> None:
         self.met[decision] += 1

@@ -5,7 +5,7 @@ import math
 from collections import defaultdict
 from dataclasses import dataclass, field
 
-from .fusion import HIGH_RISK, Channel
+from .fusion import Channel
 from .people import Item, Scene, User
 
 CHANNELS = (Channel("novelty", (0, 0, 0, 0, 2.230, 4.012, 5.956, 7.542, 8.409, 9.474, 10.222), weight=1.2),)
@@ -75,11 +75,11 @@ class Novelty:
     def measure(self, scene: Scene) -> list[float]:
         skips = max((self._surprise(scene, item) for item in scene.skips), default=0.0)
         self._score = self._surprise(scene, scene.step) + skips
-        self._held = any(self.is_held(scene.user, item, scene.now) for item in (scene.tool, scene.step))
+        self._held = max(self.held_risk(scene.user, item, scene.now) for item in (scene.tool, scene.step))
         return [self._score]
 
     def floor(self) -> float:
-        return HIGH_RISK if self._held else 0.0
+        return self._held
 
     def numbers(self, scene: Scene) -> tuple[float, float]:
         rates = self.users[scene.user.name, "step"]
@@ -89,10 +89,10 @@ class Novelty:
         rates = self.users[user, "step"]
         return {"recent_calls": rates.events, "recent_new": rates.new}
 
-    def is_held(self, user: User, item: Item, now: float) -> bool:
-        if item in user.counts.sums:
-            return False
-        return item in user.held and now - user.held[item] < self.new_for
+    def held_risk(self, user: User, item: Item, now: float) -> float:
+        """The risk of the call in which a still new item was first seen, 0 for any other item."""
+        held = None if item in user.counts.sums else user.held.get(item)
+        return held.risk if held is not None and held.lasts(now, self.new_for) else 0.0
 
     def learn(self, scene: Scene, news: dict[str, News]) -> None:
         """`news`: by kind, for the kinds of which the call taught something."""

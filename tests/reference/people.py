@@ -56,11 +56,22 @@ class Peers:
     def calibrator(self, channel: str) -> Calibrator:
         return self.calibrators.setdefault(channel, Calibrator())
 
-    def catch_up(self, now: float) -> None:
-        """Learns the rare scores that have waited long enough."""
-        while self.waiting and self.waiting[0][0] <= now:
+    def catch_up(self, now: float, longest: float) -> None:
+        """Learns the rare scores that have waited long enough, and those whose clock had run ahead."""
+        while self.waiting and (self.waiting[0][0] <= now or self.waiting[0][0] > now + longest):
             _, channel, surprise = self.waiting.popleft()
             self.calibrator(channel).learn(surprise)
+
+
+@dataclass
+class Held:
+    """When an item was first seen at high risk, or last stopped, and how high."""
+
+    since: float  # s
+    risk: float
+
+    def lasts(self, now: float, new_for: float) -> bool:
+        return abs(now - self.since) < new_for
 
 
 @dataclass
@@ -70,7 +81,7 @@ class User:
     group: Peers  # of the last call
     counts: Counts = field(default_factory=Counts)
     sessions: list[Session] = field(default_factory=list)
-    held: dict[Item, float] = field(default_factory=dict)  # first seen at high risk, and when (s)
+    held: dict[Item, Held] = field(default_factory=dict)
 
     def session(self, id_: str, now: float, idle: float) -> Session:
         """The user's session, begun anew after `idle` seconds. A new one takes the place of an idle one, or,

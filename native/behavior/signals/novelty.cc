@@ -17,7 +17,6 @@
 #include <array>
 #include <cmath>
 
-#include "behavior/fusion.h"
 #include "behavior/signal.h"
 #include "text/phrase.h"
 
@@ -83,16 +82,16 @@ class Novelty final : public Signal {
     double skips = 0;
     for (const Item& skip : sight.usage.skips()) skips = std::max(skips, surprise(sight, skip, kSkip));
     raw[0] = score_ = surprise(sight, sight.usage.step(), kStep) + skips;
-    held_ = is_held(sight, sight.usage.tool()) || is_held(sight, sight.usage.step());
+    held_ = std::max(held_risk(sight, sight.usage.tool()), held_risk(sight, sight.usage.step()));
   }
 
-  double floor() const override { return held_ ? kHighRisk : 0; }
+  double floor() const override { return held_; }
 
   Numbers numbers(const Sight& sight) const override {
     const auto& user = of<UserRates>(*sight.levels.user).of[kStep];
     const Item& tool = sight.usage.tool();
     const Item& subject = tool.known(Level::kUser) ? sight.usage.step() : tool;
-    const float reach = held_                           ? kStillNew
+    const float reach = held_ > 0                       ? kStillNew
                         : subject.known(Level::kUser)   ? 0.0F
                         : subject.known(Level::kGroup)  ? 1.0F
                         : subject.known(Level::kTenant) ? 2.0F
@@ -160,17 +159,17 @@ class Novelty final : public Signal {
     if (news.group) group.new_to_tenant.learn(news.tenant, 1, 2, kNewWindow);
   }
 
-  bool is_held(const Sight& sight, const Item& item) const {
-    if (item.known(Level::kUser)) return false;
-    const auto& held = sight.levels.user->held;
-    return std::any_of(held.begin(), held.end(), [&](const HeldItem& one) {
-      return one.cell == item.cell && sight.now - one.since < new_for_;
-    });
+  // The risk of the call in which a still new item was first seen, 0 for any other item.
+  double held_risk(const Sight& sight, const Item& item) const {
+    if (item.known(Level::kUser)) return 0;
+    for (const HeldItem& one : sight.levels.user->held)
+      if (one.cell == item.cell && one.lasts(sight.now, new_for_)) return one.risk;
+    return 0;
   }
 
   double new_for_;
   double score_ = 0;
-  bool held_ = false;
+  double held_ = 0;
 };
 
 }  // namespace
