@@ -1,0 +1,243 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "bindings/dicts.h"
+
+#include <pybind11/stl.h>
+
+#include <array>
+#include <limits>
+#include <optional>
+#include <string>
+#include <variant>
+
+#include "bindings/arguments.h"
+#include "engine/report.h"
+
+namespace py = pybind11;
+
+namespace tool_firewall {
+namespace {
+
+py::dict reason_dict(const Reason& reason, const Names& names) {
+  py::dict out;
+  out["signal"] = to_python(signal_name(reason.signal));
+  out["p"] = reason.p;
+  out["value"] = reason.numbers.value;
+  out["baseline"] = reason.numbers.baseline;
+  out["explanation"] = to_python(explain(reason.signal, reason.numbers, names));
+  return out;
+}
+
+py::dict base_dict(const char* kind, const RecordId& id) {
+  py::dict out;
+  out["kind"] = kind;
+  out["ts"] = id.ts;
+  out["worker"] = id.worker;
+  out["seq"] = id.seq;
+  return out;
+}
+
+py::dict dict_of(const CallRecord& r) {
+  py::dict out = base_dict("call", r.id);
+  out["tenant"] = to_python(r.tenant);
+  out["user"] = to_python(r.user);
+  out["agent"] = to_python(r.agent);
+  out["group"] = to_python(r.group);
+  out["session"] = to_python(r.session);
+  out["token"] = to_python(r.token);
+  out["server"] = to_python(r.server);
+  out["tool"] = to_python(r.tool);
+  out["previous"] = to_python(r.previous);
+  out["blocked"] = r.blocked;
+  out["decision"] = to_python(name_of(r.decision));
+  out["mode"] = to_python(name_of(r.mode));
+  out["uninspectable"] = to_python(name_of(r.inspection));
+  out["risk"] = r.risk;
+  out["incident"] = r.incident == 0 ? "" : incident_name(r.incident);
+  py::list reasons;
+  for (const Reason& reason : r.reasons) reasons.append(reason_dict(reason, {r.user, r.tool, r.previous}));
+  out["reasons"] = reasons;
+  return out;
+}
+
+py::dict dict_of(const OutcomeRecord& r) {
+  py::dict out = base_dict("outcome", r.id);
+  out["outcome"] = to_python(name_of(r.outcome));
+  return out;
+}
+
+py::dict dict_of(const ControlRecord& r) {
+  py::dict out = base_dict("control", r.id);
+  out["action"] = to_python(r.action);
+  out["tenant"] = to_python(r.tenant);
+  out["tool"] = to_python(r.tool);
+  out["user"] = to_python(r.user);
+  out["value"] = to_python(r.value);
+  out["by"] = to_python(r.by);
+  out["why"] = to_python(r.why);
+  return out;
+}
+
+template <std::size_t A, std::size_t B>
+py::dict verdicts_dict(const std::array<std::array<std::uint64_t, B>, A>& counts) {
+  py::dict out;
+  for (std::size_t decision = 0; decision < A; ++decision)
+    for (std::size_t mode = 0; mode < B; ++mode)
+      out[py::make_tuple(to_python(name_of(static_cast<Decision>(decision))),
+                         to_python(name_of(static_cast<Mode>(mode))))] = counts[decision][mode];
+  return out;
+}
+
+}  // namespace
+
+py::dict to_dict(const Record& record) {
+  return std::visit([](const auto& r) { return dict_of(r); }, record);
+}
+
+py::list modes_list(const Engine& engine) {
+  py::list out;
+  for (const ModeRecord& record : engine.modes().all()) {
+    py::dict scope;
+    scope["tenant"] = to_python(record.scope.tenant);
+    scope["tool"] = to_python(record.scope.tool);
+    scope["user"] = to_python(record.scope.user);
+    py::dict entry;
+    entry["scope"] = scope;
+    entry["mode"] = to_python(name_of(record.mode));
+    entry["since"] = record.since;
+    entry["by"] = to_python(record.by);
+    entry["why"] = to_python(record.why);
+    out.append(entry);
+  }
+  return out;
+}
+
+py::dict summary_dict(const Engine& engine) {
+  py::dict out;
+  out["calls"] = engine.calls();
+  out["users"] = engine.model().principals().size();
+  out["tools"] = engine.tools().size();
+  out["tenants"] = engine.model().principals().tenants().size();
+  out["since"] = engine.first_call();
+  out["last"] = engine.last_call();
+  out["in_flight"] = engine.in_flight().size();
+  py::dict decisions;
+  for (std::size_t i = 0; i < engine.counts().verdicts.size(); ++i) {
+    std::uint64_t sum = 0;
+    for (const std::uint64_t count : engine.counts().verdicts[i]) sum += count;
+    for (const std::uint64_t count : engine.counts().applied_verdicts[i]) sum += count;
+    decisions[to_python(name_of(static_cast<Decision>(i)))] = sum;
+  }
+  out["decisions"] = decisions;
+  return out;
+}
+
+py::dict counters_dict(const Engine& engine) {
+  const Engine::Counts& counts = engine.counts();
+  py::dict out;
+  out["blocked"] = counts.blocked;
+  out["uninspectable"] = counts.uninspectable;
+  for (std::size_t i = 0; i < counts.outcomes.size(); ++i)
+    out[py::str("outcome_" + std::string(name_of(static_cast<Outcome>(i))))] = counts.outcomes[i];
+  out["assumed_done"] = counts.assumed_done;
+  out["crowded_out"] = counts.crowded_out;
+  out["unpaired"] = counts.unpaired;
+  out["records_dropped"] = counts.dropped;
+  out["findings_lost"] = counts.findings_lost;
+  out["records_unreadable"] = counts.unreadable;
+  out["records_applied"] = counts.applied;
+  out["records_queued"] = engine.queued();
+  out["users_evicted"] = engine.model().principals().evicted();
+  out["groups_refused"] = engine.model().principals().groups_refused();
+  out["tools_refused"] = counts.tools_refused;
+  out["held_refused"] = engine.model().held_refused();
+  out["sessions_dropped"] = engine.model().sessions_dropped();
+  return out;
+}
+
+py::dict metrics_dict(const Engine& engine) {
+  py::dict out;
+  out["verdicts"] = verdicts_dict(engine.counts().verdicts);
+  py::list buckets;
+  std::uint64_t sum = 0;
+  for (std::size_t i = 0; i < Engine::kRiskBuckets.size(); ++i) {
+    sum += engine.counts().risk[i];
+    buckets.append(py::make_tuple(Engine::kRiskBuckets[i], sum));
+  }
+  buckets.append(py::make_tuple(std::numeric_limits<double>::infinity(), sum));
+  out["risk_buckets"] = buckets;
+  out["risk_sum"] = engine.counts().risk_sum;
+  return out;
+}
+
+py::list principals_list(const Engine& engine) {
+  py::list out;
+  for (const auto& [tenant, state] : engine.model().principals().tenants()) {
+    for (const auto& [user, principal] : state->principals) {
+      py::dict entry;
+      entry["tenant"] = to_python(tenant);
+      entry["user"] = to_python(user);
+      entry["group"] = to_python(principal->group);
+      entry["calls"] = principal->calls;
+      entry["first"] = principal->first;
+      entry["last"] = principal->last;
+      out.append(entry);
+    }
+  }
+  return out;
+}
+
+py::object baseline_dict(Engine& engine, std::string_view tenant, std::string_view user) {
+  const std::optional<Baseline> baseline = baseline_of(engine, tenant, user);
+  if (!baseline) return py::none();
+  py::dict out;
+  out["tenant"] = to_python(baseline->tenant);
+  out["user"] = to_python(baseline->user);
+  out["group"] = to_python(baseline->group);
+  out["zone"] = to_python(baseline->zone);
+  out["calls"] = baseline->calls;
+  out["first"] = baseline->first;
+  out["last"] = baseline->last;
+  py::list tools;
+  for (const BaselineTool& tool : baseline->tools) {
+    py::dict entry;
+    entry["tool"] = to_python(tool.name);
+    entry["server"] = to_python(tool.server);
+    entry["count"] = tool.count;
+    entry["share"] = tool.share;
+    tools.append(entry);
+  }
+  out["tools"] = tools;
+  py::list steps;
+  for (const BaselineStep& step : baseline->steps) {
+    py::dict entry;
+    entry["from"] = to_python(step.from);
+    entry["to"] = to_python(step.to);
+    entry["count"] = step.count;
+    steps.append(entry);
+  }
+  out["steps"] = steps;
+  py::dict hours;
+  hours["weekday"] = py::cast(baseline->weekday);
+  hours["weekend"] = py::cast(baseline->weekend);
+  out["hours"] = hours;
+  py::list held;
+  for (const BaselineHeld& item : baseline->held) {
+    py::dict entry;
+    entry["kind"] = to_python(item.kind);
+    entry["tool"] = to_python(item.tool);
+    entry["from"] = to_python(item.from);
+    entry["until"] = item.until;
+    held.append(entry);
+  }
+  out["held"] = held;
+  py::dict signals;
+  for (const BaselineSignal& signal : baseline->signals) {
+    py::dict facts;
+    for (const Fact& fact : signal.facts) facts[to_python(fact.name)] = fact.value;
+    signals[to_python(signal.name)] = facts;
+  }
+  out["signals"] = signals;
+  return out;
+}
+
+}  // namespace tool_firewall
