@@ -62,6 +62,7 @@ inline constexpr float kRareSamples = 300;  // from this many samples on
 class Calibrators {
  public:
   static constexpr std::size_t kMostWaiting = 1U << 16;  // beyond, the oldest teaches early
+  static constexpr double kOutOfOrder = 3600;            // s
 
   explicit Calibrators(std::size_t channels) : channels_(channels) {}
 
@@ -70,9 +71,11 @@ class Calibrators {
   void learn_later(std::size_t channel, double prior_surprise, double due);
 
   // Teaches what is due by `now` (s). Nothing waits longer than `longest`: what seems to came from a clock
-  // that ran ahead, and must not hold up the others until its time comes again.
+  // that ran ahead, and must not hold up the others until its time comes again. Records of other processes
+  // come a little out of order; that is no such clock.
   void catch_up(double now, double longest) {
-    while (!waiting_.empty() && (waiting_.front().due <= now || waiting_.front().due > now + longest))
+    while (!waiting_.empty() &&
+           (waiting_.front().due <= now || waiting_.front().due > now + longest + kOutOfOrder))
       take_oldest();
   }
 

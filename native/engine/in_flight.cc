@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "engine/in_flight.h"
 
-#include <cmath>
 #include <utility>
 
 namespace tool_firewall {
@@ -57,8 +56,11 @@ std::optional<InFlight::Call> InFlight::take(std::uint64_t worker, std::uint64_t
 }
 
 std::optional<InFlight::Call> InFlight::take_done(double now) {
-  // Also from far ahead of `now`: a clock was set back, and nothing behind it would ever end.
-  if (oldest_ == kNone || std::abs(now - slots_[oldest_].call.id.ts) <= kDoneAfter) return std::nullopt;
+  if (oldest_ == kNone) return std::nullopt;
+  const double age = now - slots_[oldest_].call.id.ts;
+  // Also from far ahead of `now`: a clock was set back, and nothing behind it would ever end. Not from a
+  // little ahead: `now` may be that of a record which another process could write only after an outage.
+  if (age <= kDoneAfter && age >= -kFarAhead) return std::nullopt;
   return release(oldest_);
 }
 

@@ -20,7 +20,8 @@ namespace tool_firewall {
 class InFlight {
  public:
   static constexpr std::size_t kMost = 8192;
-  static constexpr double kDoneAfter = 300;  // s
+  static constexpr double kDoneAfter = 300;   // s
+  static constexpr double kFarAhead = 86400;  // s
 
   struct Call {
     Scored scored;
@@ -39,8 +40,8 @@ class InFlight {
   std::optional<Call> take(std::uint64_t ticket);
   std::optional<Call> take(std::uint64_t worker, std::uint64_t seq);
 
-  // The oldest call, when it was checked more than kDoneAfter before (or, after a clock was set back, ahead
-  // of) `now`.
+  // The oldest call, when it was checked more than kDoneAfter before or, after a clock was set back,
+  // kFarAhead after `now`.
   std::optional<Call> take_done(double now);
 
   std::size_t size() const { return size_; }
