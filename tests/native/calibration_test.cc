@@ -6,6 +6,8 @@
 #include <cmath>
 #include <random>
 
+#include "lab.h"
+
 namespace tool_firewall {
 namespace {
 
@@ -109,6 +111,45 @@ TEST(Calibrator, TheTopBinCountsHalf) {
   Calibrator calibrator;
   for (int i = 0; i < 10; ++i) calibrator.learn(20);
   EXPECT_NEAR(calibrator.tail(20, 0, 10), 5. / 20, 1e-12);
+}
+
+TEST(Calibrators, TeachRareScoresWhenTheirTimeHasCome) {
+  Calibrators calibrators(2);
+  calibrators.learn(0, 1);
+  calibrators.learn_later(0, 8, 1000);
+  calibrators.learn_later(1, 8, 1500);
+  struct Row {
+    double now;
+    float first, second;
+  };
+  for (const Row& row : {Row{600, 1, 0}, Row{999, 1, 0}, Row{1000, 2, 0}, Row{1499, 2, 0}, Row{1500, 2, 1}}) {
+    calibrators.catch_up(row.now, 1000);
+    EXPECT_EQ(calibrators.of(0).samples(), row.first) << row.now;
+    EXPECT_EQ(calibrators.of(1).samples(), row.second) << row.now;
+  }
+}
+
+TEST(Calibrators, ARecordALittleOutOfOrderTeachesNothingEarly) {
+  Calibrators calibrators(1);
+  calibrators.learn_later(0, 8, kMonday + 2 * kDay);
+  for (const double ago : {.05, 1., 60., 1800.}) {
+    calibrators.catch_up(kMonday - ago, 2 * kDay);
+    EXPECT_EQ(calibrators.of(0).samples(), 0) << ago;
+  }
+}
+
+TEST(Calibrators, AClockThatRanAheadHoldsUpNobody) {
+  Calibrators calibrators(1);
+  calibrators.learn_later(0, 8, kMonday + 3650 * kDay);
+  calibrators.learn_later(0, 8, kMonday + 2 * kDay);
+  calibrators.catch_up(kMonday + 2 * kDay, 2 * kDay);
+  EXPECT_EQ(calibrators.of(0).samples(), 2);
+}
+
+TEST(Calibrators, BeyondTheLimitTheOldestTeachesEarly) {
+  Calibrators calibrators(1);
+  for (std::size_t i = 0; i < Calibrators::kMostWaiting + 5; ++i) calibrators.learn_later(0, 8, kMonday);
+  EXPECT_EQ(calibrators.of(0).samples(), 5);
 }
 
 TEST(Calibrator, IsAlwaysAProbability) {

@@ -443,6 +443,15 @@ TEST(Journal, ForeignOutcomesFindTheirCalls) {
   EXPECT_EQ(reader.engine.counts().unpaired, 0U);
 }
 
+TEST(Journal, RecordsThatComeLateEndNoRunningCall) {
+  Lab lab(journaling(1)), late(journaling(2));
+  late.run({.user = "bob"}, "query", kMonday - 20 * kMinute);
+  const Verdict running = lab.check({}, "query", kMonday);
+  for (const std::string& record : late.journal()) EXPECT_TRUE(lab.engine.apply(record));
+  EXPECT_TRUE(lab.engine.observe(running.ticket, Outcome::kOk, kMonday + 1));
+  EXPECT_EQ(lab.engine.counts().assumed_done, 0U);
+}
+
 TEST(Journal, AnOutcomeWithoutItsCallIsHarmless) {
   Lab reader;
   EXPECT_TRUE(reader.engine.apply(encode(OutcomeRecord{{5, 6, kMonday}, Outcome::kOk})));

@@ -77,6 +77,22 @@ TEST(InFlight, CallsAreDoneAfterFiveMinutesInTheirOrder) {
   EXPECT_FALSE(calls.take_done(kMonday + 1000));
 }
 
+TEST(InFlight, ACallFromAClockThatRanAheadEndsToo) {
+  InFlight calls;
+  put(calls, 1, 1, kMonday + 3650 * kDay);
+  put(calls, 1, 2, kMonday);
+  EXPECT_FALSE(calls.take_done(kMonday + 3650 * kDay)) << "by its own clock it is young";
+  EXPECT_EQ(calls.take_done(kMonday + 1)->id.seq, 1U);
+  EXPECT_FALSE(calls.take_done(kMonday + 1));
+}
+
+TEST(InFlight, AnOldTimeEndsNothing) {
+  InFlight calls;
+  put(calls, 1, 1, kMonday);
+  for (const double ago : {1., 299., 301., kHour, 12 * kHour})
+    EXPECT_FALSE(calls.take_done(kMonday - ago)) << ago;
+}
+
 TEST(InFlight, TheOldestMakesRoom) {
   InFlight calls;
   std::optional<InFlight::Call> crowded_out;

@@ -85,23 +85,28 @@ TEST(Novelty, SomebodyWhoDoesSomethingNewEveryDayIsLessSurprising) {
 TEST_F(NoveltyTest, AHeldItemInsistsUntilItsTimeIsUp) {
   learn("query", 20);
   const Sight sight = bench.sight(kMonday, "remove");
-  bench.user.held.push_back({sight.usage.tool().cell, kMonday, sight.tool, nullptr, ItemKind::kTool});
+  bench.user.held.push_back({.cell = sight.usage.tool().cell,
+                             .since = kMonday,
+                             .risk = .62,
+                             .tool = sight.tool,
+                             .from = nullptr,
+                             .kind = ItemKind::kTool});
   struct Row {
     const char* name;
     double now, floor;
     const char* tool;
   };
-  const Row rows[] = {{"at once", kMonday, .5, "remove"},
-                      {"just before", kMonday + 48 * kHour - 1, .5, "remove"},
+  const Row rows[] = {{"at once", kMonday, .62, "remove"},
+                      {"just before", kMonday + 48 * kHour - 1, .62, "remove"},
                       {"after", kMonday + 48 * kHour, 0, "remove"},
                       {"another tool", kMonday + 1, 0, "query"}};
   for (const Row& row : rows) {
     bench.measure(bench.sight(row.now, row.tool));
     EXPECT_EQ(bench.signal->floor(), row.floor) << row.name;
   }
-  bench.user.held.front() = {sight.usage.step().cell, kMonday, sight.tool, nullptr, ItemKind::kStep};
+  bench.user.held.front().cell = sight.usage.step().cell;
   bench.measure(bench.sight(kMonday + kHour, "remove"));
-  EXPECT_EQ(bench.signal->floor(), .5) << "a held step insists like a held tool";
+  EXPECT_EQ(bench.signal->floor(), .62) << "a held step insists like a held tool";
 }
 
 TEST_F(NoveltyTest, SaysHowFarNewsReaches) {
