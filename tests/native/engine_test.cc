@@ -382,7 +382,7 @@ TEST(Journal, AFreshEngineFedWithItScoresTheSame) {
   for (const unsigned seed : {21U, 22U}) {
     Lab writer(journaling(1)), reader(journaling(2)), again(journaling(3));
     const double now = make_traffic(writer, seed);
-    ASSERT_GT(writer.engine.counts().blocked, 50U);
+    ASSERT_GT(writer.engine.counts().blocked, 20U);
     ASSERT_GT(writer.engine.counts().assumed_done, 50U);
     const std::vector<std::string> records = writer.journal();
     for (const std::string& record : records) {
