@@ -59,9 +59,9 @@ void Calibrator::learn(double prior_surprise) {
   }
 }
 
-void Calibrators::learn_later(std::size_t channel, double prior_surprise, double due) {
+void Calibrators::learn_later(std::size_t channel, double prior_surprise, double now) {
   if (waiting_.size() >= kMostWaiting) take_oldest();
-  waiting_.push_back({due, prior_surprise, channel});
+  waiting_.push_back({now, prior_surprise, channel});
 }
 
 void Calibrators::take_oldest() {

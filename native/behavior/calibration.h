@@ -9,6 +9,7 @@
 #pragma once
 
 #include <array>
+#include <cmath>
 #include <cstddef>
 #include <cstdint>
 #include <deque>
@@ -57,31 +58,30 @@ inline constexpr float kRareSamples = 300;  // from this many samples on
 
 // The calibrators of one tenant or peer group, one a channel.
 //
-// Rare scores teach late: as long as what is new stays new. In a small tenant a single one would otherwise
-// make the next look ordinary, and one refused call would open the door for a second, different one.
+// What is rare in a call of high risk teaches an hour late. In a small tenant a single such score would
+// otherwise make the next one look ordinary: one refused call would open the door for a second, different
+// one. Much longer than an hour would make the first days of a new tenant noisy.
 class Calibrators {
  public:
   static constexpr std::size_t kMostWaiting = 1U << 16;  // beyond, the oldest teaches early
+  static constexpr double kLate = 3600;                  // s
   static constexpr double kOutOfOrder = 3600;            // s
 
   explicit Calibrators(std::size_t channels) : channels_(channels) {}
 
   const Calibrator& of(std::size_t channel) const { return channels_[channel]; }
   void learn(std::size_t channel, double prior_surprise) { channels_[channel].learn(prior_surprise); }
-  void learn_later(std::size_t channel, double prior_surprise, double due);
+  void learn_later(std::size_t channel, double prior_surprise, double now);
 
-  // Teaches what is due by `now` (s). Nothing waits longer than `longest`: what seems to came from a clock
-  // that ran ahead, and must not hold up the others until its time comes again. Records of other processes
-  // come a little out of order; that is no such clock.
-  void catch_up(double now, double longest) {
-    while (!waiting_.empty() &&
-           (waiting_.front().due <= now || waiting_.front().due > now + longest + kOutOfOrder))
-      take_oldest();
+  // Teaches what has waited long enough by `now` (s), and what came from a clock that ran ahead: it must not
+  // hold up the others until its time comes again.
+  void catch_up(double now) {
+    while (!waiting_.empty() && std::abs(now - waiting_.front().since) >= kLate) take_oldest();
   }
 
  private:
   struct Waiting {
-    double due;  // s
+    double since;  // s
     double prior_surprise;
     std::size_t channel;
   };

@@ -160,15 +160,15 @@ std::vector<Reason> Model::reasons(double risk) const {
   return reasons;
 }
 
-void Model::learn_calibrators() {
-  learn_calibrators(sight_.levels.group->calibrators);
-  if (sight_.levels.tenant != sight_.levels.group) learn_calibrators(sight_.levels.tenant->calibrators);
+void Model::learn_calibrators(double risk) {
+  learn_calibrators(sight_.levels.group->calibrators, risk);
+  if (sight_.levels.tenant != sight_.levels.group) learn_calibrators(sight_.levels.tenant->calibrators, risk);
   for (std::size_t i = 0; i < channels_.size(); ++i)
     if (rarity_[i].group > kRareSurprise) session_->rare_at[i] = sight_.now;
 }
 
-void Model::learn_calibrators(Calibrators& calibrators) const {
-  calibrators.catch_up(sight_.now, settings_.new_for);
+void Model::learn_calibrators(Calibrators& calibrators, double risk) const {
+  calibrators.catch_up(sight_.now);
   for (std::size_t i = 0; i < channels_.size(); ++i) {
     if (rarity_[i].group <= kRareSurprise) {
       calibrators.learn(i, prior_[i]);
@@ -176,12 +176,15 @@ void Model::learn_calibrators(Calibrators& calibrators) const {
     }
     const bool again = session_->rare_at[i] > 0 && sight_.now - session_->rare_at[i] < kRareOnce;
     if (again && calibrators.of(i).samples() > kRareSamples) continue;
-    calibrators.learn_later(i, prior_[i], sight_.now + settings_.new_for);
+    if (risk >= kHighRisk)
+      calibrators.learn_later(i, prior_[i], sight_.now);
+    else
+      calibrators.learn(i, prior_[i]);
   }
 }
 
 void Model::finish(const PrincipalPtr& user, double risk, bool blocked, Scored& scored) {
-  learn_calibrators();
+  learn_calibrators(risk);
   for (const SignalPtr& signal : signals_) signal->count(sight_, blocked);
   session_->last = later(session_->last, sight_.now);
   user->last = later(user->last, sight_.now);

@@ -106,8 +106,8 @@ class Model {
     counts.rescale(decay_.factor(epoch), Decay::kForgotten);
     epoch = decay_.epoch();
   }
-  void learn_calibrators();
-  void learn_calibrators(Calibrators& calibrators) const;
+  void learn_calibrators(double risk);
+  void learn_calibrators(Calibrators& calibrators, double risk) const;
   // Whether an item the user does not know is not to be learned yet; notes it when the call is of high risk.
   struct Occasion {
     double now, risk;

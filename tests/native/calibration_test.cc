@@ -113,27 +113,27 @@ TEST(Calibrator, TheTopBinCountsHalf) {
   EXPECT_NEAR(calibrator.tail(20, 0, 10), 5. / 20, 1e-12);
 }
 
-TEST(Calibrators, TeachRareScoresWhenTheirTimeHasCome) {
+TEST(Calibrators, TeachHeldBackScoresAfterAnHour) {
   Calibrators calibrators(2);
   calibrators.learn(0, 1);
-  calibrators.learn_later(0, 8, 1000);
-  calibrators.learn_later(1, 8, 1500);
+  calibrators.learn_later(0, 8, kMonday);
+  calibrators.learn_later(1, 8, kMonday + 500);
   struct Row {
-    double now;
+    double after;
     float first, second;
   };
-  for (const Row& row : {Row{600, 1, 0}, Row{999, 1, 0}, Row{1000, 2, 0}, Row{1499, 2, 0}, Row{1500, 2, 1}}) {
-    calibrators.catch_up(row.now, 1000);
-    EXPECT_EQ(calibrators.of(0).samples(), row.first) << row.now;
-    EXPECT_EQ(calibrators.of(1).samples(), row.second) << row.now;
+  for (const Row& row : {Row{1, 1, 0}, Row{3599, 1, 0}, Row{3600, 2, 0}, Row{4099, 2, 0}, Row{4100, 2, 1}}) {
+    calibrators.catch_up(kMonday + row.after);
+    EXPECT_EQ(calibrators.of(0).samples(), row.first) << row.after;
+    EXPECT_EQ(calibrators.of(1).samples(), row.second) << row.after;
   }
 }
 
 TEST(Calibrators, ARecordALittleOutOfOrderTeachesNothingEarly) {
   Calibrators calibrators(1);
-  calibrators.learn_later(0, 8, kMonday + 2 * kDay);
+  calibrators.learn_later(0, 8, kMonday);
   for (const double ago : {.05, 1., 60., 1800.}) {
-    calibrators.catch_up(kMonday - ago, 2 * kDay);
+    calibrators.catch_up(kMonday - ago);
     EXPECT_EQ(calibrators.of(0).samples(), 0) << ago;
   }
 }
@@ -141,8 +141,8 @@ TEST(Calibrators, ARecordALittleOutOfOrderTeachesNothingEarly) {
 TEST(Calibrators, AClockThatRanAheadHoldsUpNobody) {
   Calibrators calibrators(1);
   calibrators.learn_later(0, 8, kMonday + 3650 * kDay);
-  calibrators.learn_later(0, 8, kMonday + 2 * kDay);
-  calibrators.catch_up(kMonday + 2 * kDay, 2 * kDay);
+  calibrators.learn_later(0, 8, kMonday);
+  calibrators.catch_up(kMonday + kHour);
   EXPECT_EQ(calibrators.of(0).samples(), 2);
 }
 

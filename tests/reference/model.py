@@ -17,6 +17,7 @@ from .off_hours import OffHours
 from .people import EARLIER_TOOLS, Held, Item, Peers, Scene, Session, User, later
 
 DONE_AFTER = 300.0  # s without an outcome, and a call counts as done
+FAR_AHEAD = 86_400.0  # s ahead of now: the clock was set back since
 WORTH_LISTING = 3.0  # nats: the rarest 5 % are listed even in an ordinary call
 HELD_PER_USER = 256
 
@@ -138,7 +139,7 @@ class Model:
             decision = "deny"
         blocked = decision == "deny" and call.mode == "block"
 
-        self._calibrate(scene, session, prior, surprises)
+        self._calibrate(scene, session, prior, surprises, risk)
         self.frequency.count_call(scene)
         self.burst.count_call(scene, blocked)
         previous = session.previous
@@ -178,7 +179,7 @@ class Model:
         """Calls count as done in the order they came: a later one waits for those before it."""
         while self.running:
             ticket, oldest = next(iter(self.running.items()))
-            if abs(now - oldest.scene.now) <= DONE_AFTER:
+            if -FAR_AHEAD <= now - oldest.scene.now <= DONE_AFTER:
                 return
             self.met["assumed_done"] += 1
             self._learn(self.running.pop(ticket))
@@ -205,11 +206,16 @@ class Model:
         return settings.user_zones.get(call.user, by_tenant)
 
     def _calibrate(
-        self, scene: Scene, session: Session, prior: dict[str, float], surprises: dict[str, float]
+        self,
+        scene: Scene,
+        session: Session,
+        prior: dict[str, float],
+        surprises: dict[str, float],
+        risk: float,
     ) -> None:
-        """Rare scores teach as late as what is new ceases to be new, and once per session and ten minutes."""
+        """Rare scores teach once per session and ten minutes, those of high-risk calls an hour late."""
         for peers in (scene.group,) if scene.group is scene.tenant else (scene.group, scene.tenant):
-            peers.catch_up(scene.now, self.settings.new_for)
+            peers.catch_up(scene.now)
             for channel in self.channels:
                 before = session.rare_at.get(channel)
                 again = before is not None and scene.now - before < RARE_ONCE
@@ -217,8 +223,10 @@ class Model:
                     peers.calibrator(channel).learn(prior[channel])
                 elif again and peers.calibrator(channel).size > RARE_FROM:
                     self.met["rare_again"] += 1
+                elif risk >= HIGH_RISK:
+                    peers.waiting.append((scene.now, channel, prior[channel]))
                 else:
-                    peers.waiting.append((scene.now + self.settings.new_for, channel, prior[channel]))
+                    peers.calibrator(channel).learn(prior[channel])
         for channel in self.channels:
             if surprises[channel] > RARE:
                 session.rare_at[channel] = scene.now

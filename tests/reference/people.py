@@ -34,6 +34,9 @@ def later(last: float | None, now: float) -> float:
     return max(last, now)
 
 
+LATE = 3600.0  # s
+
+
 @dataclass
 class Session:
     id: str
@@ -51,14 +54,14 @@ class Peers:
     calibrators: dict[str, Calibrator] = field(default_factory=dict)  # by channel
     waiting: deque[tuple[float, str, float]] = field(
         default_factory=deque
-    )  # due (s), channel, prior surprise
+    )  # since (s), channel, prior surprise
 
     def calibrator(self, channel: str) -> Calibrator:
         return self.calibrators.setdefault(channel, Calibrator())
 
-    def catch_up(self, now: float, longest: float) -> None:
-        """Learns the rare scores that have waited long enough, and those whose clock had run ahead."""
-        while self.waiting and (self.waiting[0][0] <= now or self.waiting[0][0] > now + longest):
+    def catch_up(self, now: float) -> None:
+        """Learns the rare scores that have waited an hour, and those whose clock had run ahead."""
+        while self.waiting and abs(now - self.waiting[0][0]) >= LATE:
             _, channel, surprise = self.waiting.popleft()
             self.calibrator(channel).learn(surprise)
 
