@@ -171,8 +171,14 @@ def unscreened_metadata(mode: str) -> dict[str, Any]:
 
 
 def wording(names: Sequence[str]) -> Wording:
-    """The wording for what stopped a call: that of the strongest signal."""
-    return WORDING.get(names[0], _OTHER) if names else _OTHER
+    """The wording for what stopped a call: that of the strongest signal.
+
+    A tool that is new is also improbable after the one before it; "this tool" says more than "this order".
+    """
+    if not names:
+        return _OTHER
+    told = "novelty" if names[0] == "novel_path" and "novelty" in names else names[0]
+    return WORDING.get(told, _OTHER)
 
 
 def violation(names: list[str], incident: str, retry_after_seconds: float) -> PluginViolation:
