@@ -67,10 +67,13 @@ TEST(Modes, OddNamesDoNotRunIntoEachOther) {
     Scope set;
     std::string tenant, tool, user;
   };
-  const Row rows[] = {
-      {{"a", "b", "c"}, "a", "b1:c", ""},      {{"1:a", "1:b", ""}, "1:a1:b", "", "x"},
-      {{"a1:b", "c", ""}, "a", "1:b1:c", "x"}, {{"", "2:ab", ""}, "t", "ab", "x"},
-      {{"12", "3", ""}, "1", "23", "x"},       {{std::string("a\0b", 3), "", ""}, "a", "", "b"}};
+  const Row rows[] = {{{"a", "b", "c"}, "a", "b1:c", ""},
+                      {{"1:a", "1:b", ""}, "1:a1:b", "", "x"},
+                      {{"a1:b", "c", ""}, "a", "1:b1:c", "x"},
+                      {{"", "2:ab", ""}, "t", "ab", "x"},
+                      {{"12", "3", ""}, "1", "23", "x"},
+                      {{"a:b", "c", ""}, "a", "b:c", "x"},
+                      {{std::string("a\0b", 3), "", ""}, "a", "", "b"}};
   for (const Row& row : rows) {
     Modes modes;
     set(modes, row.set, Mode::kBlock);
