@@ -12,11 +12,13 @@
 #include <cstdint>
 #include <memory>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "behavior/calibration.h"
 #include "behavior/count_table.h"
 #include "behavior/zone.h"
+#include "text/hash.h"
 
 namespace tool_firewall {
 
@@ -38,9 +40,14 @@ enum class ItemKind : std::uint8_t { kTool, kStep, kSkip };
 
 // A tool of one server. Owned by the engine, which never frees it; compared by address.
 struct Tool {
+  Tool(const Hasher& hasher, std::string_view its_server, std::string_view its_name);
   std::string server;  // the gateway's id of the upstream server, "" when unknown
   std::string name;
-  std::uint64_t id = 0;  // keyed hash of both
+  std::uint64_t id;  // keyed hash of both
+
+  // Keys in the count tables that depend on this tool alone (usage.h), so that a call need not make them.
+  std::uint64_t cell;                // of the tool among all tools
+  std::uint64_t step_row, skip_row;  // of what follows it
 };
 
 // A tenant, or a peer group inside one.

@@ -24,30 +24,39 @@ bool add(Table& table, const ItemKey& key, double weight) {
   return fresh;
 }
 
-struct Kinds {
-  ItemKind item;
-  KeyKind row, cell;
-};
-constexpr Kinds kTool{ItemKind::kTool, KeyKind::kToolRow, KeyKind::kTool};
-constexpr Kinds kStep{ItemKind::kStep, KeyKind::kStepRow, KeyKind::kStep};
-constexpr Kinds kSkip{ItemKind::kSkip, KeyKind::kSkipRow, KeyKind::kSkip};
+std::uint64_t key(const Hasher& hasher, KeyKind kind, std::uint64_t a, std::uint64_t b = 0) {
+  return hasher.pair(static_cast<std::uint64_t>(kind), a, b);
+}
 
-void set_key(Item& item, const Hasher& hasher, const Kinds& kinds, const Tool* from, const Tool& tool) {
-  const std::uint64_t context = from == nullptr ? kSessionStart : from->id;
-  item.row = hasher.pair(static_cast<std::uint64_t>(kinds.row), context);
-  item.cell = hasher.pair(static_cast<std::uint64_t>(kinds.cell), context, tool.id);
+void set(Item& item, ItemKind kind, const Tool* from, std::uint64_t row, std::uint64_t cell) {
+  item.row = row;
+  item.cell = cell;
   item.from = from;
-  item.kind = kinds.item;
+  item.kind = kind;
 }
 
 }  // namespace
 
+Tool::Tool(const Hasher& hasher, std::string_view its_server, std::string_view its_name)
+    : server(its_server),
+      name(its_name),
+      id(hasher.text(its_server, its_name)),
+      cell(key(hasher, KeyKind::kTool, 0, id)),
+      step_row(key(hasher, KeyKind::kStepRow, id)),
+      skip_row(key(hasher, KeyKind::kSkipRow, id)) {}
+
 void Usage::set(const Hasher& hasher, const Tool& tool, const Session& session) {
-  set_key(items[0], hasher, kTool, nullptr, tool);
-  set_key(items[1], hasher, kStep, session.previous, tool);
+  const Tool* const from = session.previous;
+  tool_firewall::set(items[0], ItemKind::kTool, nullptr, key(hasher, KeyKind::kToolRow, 0), tool.cell);
+  tool_firewall::set(items[1], ItemKind::kStep, from,
+                     from == nullptr ? key(hasher, KeyKind::kStepRow, kSessionStart) : from->step_row,
+                     key(hasher, KeyKind::kStep, from == nullptr ? kSessionStart : from->id, tool.id));
   count = kFirstSkip;
-  for (std::uint32_t i = 0; i < session.earlier_count; ++i)
-    set_key(items[count++], hasher, kSkip, session.earlier[i], tool);
+  for (std::uint32_t i = 0; i < session.earlier_count; ++i) {
+    const Tool* const earlier = session.earlier[i];
+    tool_firewall::set(items[count++], ItemKind::kSkip, earlier, earlier->skip_row,
+                       key(hasher, KeyKind::kSkip, earlier->id, tool.id));
+  }
 }
 
 void Usage::read(const Levels& levels) {

@@ -62,7 +62,7 @@ const Tool& Engine::tool_named(std::string_view server, std::string_view name) {
     ++counts_.tools_refused;
     return tool_named("", kMoreTools);
   }
-  auto tool = std::make_unique<Tool>(Tool{std::string(server), std::string(name), id});
+  auto tool = std::make_unique<Tool>(hasher_, server, name);
   tool_order_.push_back(tool.get());
   return *tools_.emplace(id, std::move(tool)).first->second;
 }

@@ -150,7 +150,7 @@ struct SignalBench {
 
   const Tool* tool(const std::string& name) {
     auto& made = tools[name];
-    if (!made) made = std::make_unique<Tool>(Tool{"", name, hasher.text("", name)});
+    if (!made) made = std::make_unique<Tool>(hasher, "", name);
     return made.get();
   }
 

@@ -18,8 +18,8 @@ class UsageTest : public testing::Test {
     return usage_of(hasher, *tool, session, levels).items.at(which);
   }
   Hasher hasher{kKey};
-  Tool query{"", "query", hasher.text("", "query")};
-  Tool remove{"", "remove", hasher.text("", "remove")};
+  Tool query{hasher, "", "query"};
+  Tool remove{hasher, "", "remove"};
   Principal user{"acme", "alice", 0};
   Peers group{"analysts", 0, 0};
   Peers tenant{"acme", 0, 0};
