@@ -65,7 +65,6 @@ class Calibrators {
  public:
   static constexpr std::size_t kMostWaiting = 1U << 16;  // beyond, the oldest teaches early
   static constexpr double kLate = 3600;                  // s
-  static constexpr double kOutOfOrder = 3600;            // s
 
   explicit Calibrators(std::size_t channels) : channels_(channels) {}
 

@@ -44,7 +44,10 @@ const Zone& Engine::zone_of(std::string_view tenant, std::string_view user) cons
 }
 
 void Engine::resolve(Caller& caller) {
-  if (caller.principal && !caller.principal->evicted) return;
+  if (caller.principal && !caller.principal->evicted) {
+    if (caller.principal->group != caller.group) caller.principal->group = caller.group;
+    return;
+  }
   TenantState& tenant = model_.principals().tenant(caller.tenant);
   bool fresh = false;
   caller.principal = model_.principals().principal(tenant, caller.user, fresh);
@@ -75,10 +78,10 @@ Mode Engine::mode_in_force(const InstancePolicy& policy, std::string_view tenant
   return policy.mode == Mode::kLearning && learned ? Mode::kWarn : policy.mode;
 }
 
-void Engine::decide(const InstancePolicy& policy, const Caller& caller, const Arguments& arguments,
-                    double now, Verdict& verdict) const {
-  verdict.mode = mode_in_force(policy, caller.tenant, verdict.tool->name, caller.user, now);
-  if (arguments.inspection != Inspection::kInspected && !policy.exempt_tools.contains(verdict.tool->name)) {
+void Engine::decide(const InstancePolicy& policy, const Caller& caller, std::string_view tool,
+                    const Arguments& arguments, double now, Verdict& verdict) const {
+  verdict.mode = mode_in_force(policy, caller.tenant, tool, caller.user, now);
+  if (arguments.inspection != Inspection::kInspected && !policy.exempt_tools.contains(std::string(tool))) {
     verdict.inspection = arguments.inspection;
     verdict.decision = Decision::kDeny;
   } else if (verdict.risk >= policy.threshold) {
@@ -102,7 +105,7 @@ Verdict Engine::check(const InstancePolicy& policy, const CallerPtr& caller, std
   Score score = model_.score(caller->principal, *caller->group_level, *caller->tenant_level,
                              caller->session_id, *verdict.tool, now, next_call(id).scored, [&](double risk) {
                                verdict.risk = risk;
-                               decide(policy, *caller, arguments, now, verdict);
+                               decide(policy, *caller, tool, arguments, now, verdict);
                                return verdict.blocked;
                              });
   verdict.reasons = std::move(score.reasons);

@@ -125,8 +125,8 @@ class Engine {
 
   const Tool& tool_named(std::string_view server, std::string_view name);
   const Zone& zone_of(std::string_view tenant, std::string_view user) const;
-  void decide(const InstancePolicy& policy, const Caller& caller, const Arguments& arguments, double now,
-              Verdict& verdict) const;
+  void decide(const InstancePolicy& policy, const Caller& caller, std::string_view tool,
+              const Arguments& arguments, double now, Verdict& verdict) const;
   double possible(double now) const;  // `now`, or the last time known when no clock says so
   void saw_call(double now);
   InFlight::Call& next_call(const RecordId& id);

@@ -74,7 +74,8 @@ std::optional<Baseline> baseline_of(Engine& engine, std::string_view tenant, std
     const Item& item = usage.tool();
     if (!item.known(Level::kUser)) continue;
     const Tally& tally = item.level(Level::kUser);
-    out.tools.push_back({tool->server, tool->name, tally.count / weight, tally.count / tally.total});
+    out.tools.push_back({tool->server, tool->name, tally.count / weight,
+                         std::min(1., tally.count / std::max(1e-12, static_cast<double>(tally.total)))});
     used.push_back(tool);
   }
   std::sort(out.tools.begin(), out.tools.end(),
