@@ -14,6 +14,11 @@ constexpr double kMostCalls = 1 << 22;
 
 constexpr double kWorthListing = 3;  // -ln p: the rarest 5 % of a signal's values
 
+std::vector<HeldItem>::iterator held_as(Principal& user, const ItemKey& item) {
+  return std::find_if(user.held.begin(), user.held.end(),
+                      [&](const HeldItem& held) { return held.cell == item.cell; });
+}
+
 std::size_t align(std::size_t bytes) {
   constexpr std::size_t to = alignof(std::max_align_t);
   return (bytes + to - 1) / to * to;
@@ -222,8 +227,7 @@ void Model::finish(const PrincipalPtr& user, double risk, bool blocked, Scored& 
 }
 
 bool Model::hold(Principal& user, const ItemKey& item, const Occasion& call) {
-  const auto same = [&](const HeldItem& held) { return held.cell == item.cell; };
-  const auto found = std::find_if(user.held.begin(), user.held.end(), same);
+  const auto found = held_as(user, item);
   if (found != user.held.end()) {
     if (found->lasts(call.now, settings_.new_for)) return true;
     user.held.erase(found);
@@ -247,8 +251,7 @@ bool Model::hold(Principal& user, const ItemKey& item, const Occasion& call) {
 // As hold(), for a call that was stopped: every try begins the time anew, or the first try after it would
 // pass.
 void Model::hold_again(Principal& user, const ItemKey& item, const Occasion& call) {
-  const auto found = std::find_if(user.held.begin(), user.held.end(),
-                                  [&](const HeldItem& held) { return held.cell == item.cell; });
+  const auto found = held_as(user, item);
   if (found == user.held.end()) {
     hold(user, item, call);
   } else if (call.risk >= kHighRisk) {

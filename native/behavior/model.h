@@ -76,7 +76,6 @@ class Model {
 
   std::uint64_t held_refused() const { return held_refused_; }  // high-risk new items beyond kHeldPerUser
   std::uint64_t sessions_dropped() const { return sessions_dropped_; }
-  std::size_t users_per_tenant() const { return settings_.users_per_tenant; }
   double new_for() const { return settings_.new_for; }
   const Hasher& hasher() const { return hasher_; }
 
