@@ -144,6 +144,7 @@ py::dict counters_dict(const Engine& engine) {
   out["records_dropped"] = counts.dropped;
   out["findings_lost"] = counts.findings_lost;
   out["records_unreadable"] = counts.unreadable;
+  out["records_repeated"] = counts.repeated;
   out["records_applied"] = counts.applied;
   out["records_queued"] = engine.queued();
   out["users_evicted"] = engine.model().principals().evicted();

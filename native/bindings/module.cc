@@ -7,6 +7,7 @@
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
+#include <algorithm>
 #include <chrono>
 #include <memory>
 #include <optional>
@@ -17,6 +18,8 @@
 #include "bindings/dicts.h"
 #include "bindings/screener.h"
 #include "engine/engine.h"
+#include "journal/chain.h"
+#include "journal/pack.h"
 #include "journal/record.h"
 #include "replay/replay.h"
 
@@ -26,6 +29,10 @@ namespace tool_firewall {
 namespace {
 
 std::string owned(py::handle text) { return std::string(Text(text).view()); }
+
+py::tuple to_tuple(const Pack& pack) {
+  return py::make_tuple(static_cast<int>(pack.worth), pack.count, py::bytes(pack.bytes));
+}
 
 struct PyReason {
   Reason reason;
@@ -155,25 +162,26 @@ void bind_engine(py::module_& m) {
           "drain",
           [](Engine& engine, std::size_t limit) {
             py::list out;
-            for (const std::string& record : engine.drain(limit)) out.append(py::bytes(record));
+            for (const Pack& pack : engine.drain(limit)) out.append(to_tuple(pack));
             return out;
           },
           py::arg("limit"))
       .def(
-          "requeue",
-          [](Engine& engine, const std::vector<py::bytes>& records) {
-            engine.requeue(std::vector<std::string>(records.begin(), records.end()));
+          "note",
+          [](Engine& engine, py::handle action, py::handle value, double now) {
+            engine.note(owned(action), owned(value), now);
           },
-          py::arg("records"))
+          py::arg("action"), py::arg("value"), py::arg("now"))
       .def(
           "apply",
-          [](Engine& engine, const py::iterable& records) {
+          [](Engine& engine, const py::iterable& packs) {
             std::size_t applied = 0;
-            for (const py::handle record : records)
-              applied += engine.apply(record.cast<std::string_view>()) ? 1 : 0;
+            for (const py::handle pack : packs) applied += engine.apply(pack.cast<std::string_view>());
             return applied;
           },
-          py::arg("records"))
+          py::arg("packs"))
+      .def_property_readonly("read_digest", &Engine::read_digest)
+      .def("forget_digest", &Engine::forget_digest)
       .def(
           "mode_in_force",
           [](const Engine& engine, const InstancePolicy& policy, py::handle tenant, py::handle user,
@@ -268,6 +276,50 @@ void bind_screener(py::module_& m) {
       },
       py::kw_only(), py::arg("engine"), py::arg("policy"), py::arg("make_result"), py::arg("label"),
       py::arg("handover"), py::arg("ordinary"), py::arg("notable"));
+}
+
+void bind_packs(py::module_& m) {
+  m.def(
+      "pack",
+      [](const py::iterable& records) {
+        std::vector<Pack> packs;
+        for (const py::handle record : records) {
+          const auto bytes = record.cast<std::string_view>();
+          const RecordClass worth = class_of(bytes);
+          if (packs.empty() || !packs.back().takes(worth)) packs.emplace_back();
+          packs.back().add(worth, bytes);
+        }
+        py::list out;
+        for (const Pack& pack : packs) out.append(to_tuple(pack));
+        return out;
+      },
+      py::arg("records"));
+  m.def(
+      "unpack",
+      [](std::string_view pack) {
+        py::list out;
+        PackReader records(pack);
+        for (std::string_view record; records.next(record);) out.append(py::bytes(record));
+        return out;
+      },
+      py::arg("pack"));
+  m.def(
+      "record_class", [](std::string_view record) { return static_cast<int>(class_of(record)); },
+      py::arg("record"));
+  py::class_<Chain>(m, "Chain", py::is_final())
+      .def(py::init([](std::string_view key) {
+             return Chain({reinterpret_cast<const unsigned char*>(key.data()), key.size()});
+           }),
+           py::arg("key"))
+      .def(
+          "link",
+          [](const Chain& chain, std::string_view previous, std::uint64_t cursor, std::string_view pack) {
+            Chain::Digest digest{};
+            if (previous.size() != digest.size()) throw py::value_error("previous: must be 16 bytes");
+            std::copy(previous.begin(), previous.end(), digest.begin());
+            return py::bytes(chain.link(digest, cursor, pack));
+          },
+          py::arg("previous"), py::arg("cursor"), py::arg("pack"));
 }
 
 void bind_records(py::module_& m) {
@@ -372,5 +424,6 @@ PYBIND11_MODULE(_native, m) {
   bind_engine(m);
   bind_screener(m);
   bind_records(m);
+  bind_packs(m);
   bind_replay(m);
 }

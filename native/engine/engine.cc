@@ -6,6 +6,9 @@
 #include <stdexcept>
 #include <utility>
 
+#define XXH_INLINE_ALL
+#include <xxhash.h>
+
 namespace tool_firewall {
 namespace {
 
@@ -14,6 +17,10 @@ constexpr std::uint64_t kCallerKind = 1002;
 constexpr double kDay = 86400;
 constexpr std::size_t kMostAppliedCallers = 1U << 16;
 constexpr std::string_view kMoreTools = "(more tools)";
+
+std::uint64_t digest_after(std::uint64_t before, std::string_view pack) {
+  return XXH3_64bits_withSeed(pack.data(), pack.size(), before);
+}
 
 std::size_t index(auto value) { return static_cast<std::size_t>(value); }
 
@@ -164,7 +171,7 @@ InFlight::Call& Engine::next_call(const RecordId& id) {
   return call;
 }
 
-void Engine::push(bool finding, std::variant<QueuedCall, OutcomeRecord, std::string> what) {
+void Engine::push(bool finding, Queueable what) {
   Queue& queue = finding ? findings_ : ordinary_;
   if (queue.size() >= kMostQueued) {
     queue.pop_front();
@@ -174,8 +181,8 @@ void Engine::push(bool finding, std::variant<QueuedCall, OutcomeRecord, std::str
 }
 
 std::string Engine::encode_queued(const Queued& queued) {
-  if (const auto* bytes = std::get_if<std::string>(&queued.what)) return *bytes;
   if (const auto* outcome = std::get_if<OutcomeRecord>(&queued.what)) return encode(*outcome);
+  if (const auto* control = std::get_if<ControlRecord>(&queued.what)) return encode(*control);
   const auto& call = std::get<QueuedCall>(queued.what);
   const Verdict& verdict = call.verdict;
   const Caller& caller = *call.caller;
@@ -199,27 +206,48 @@ std::string Engine::encode_queued(const Queued& queued) {
                            .reasons = verdict.reasons});
 }
 
-std::vector<std::string> Engine::drain(std::size_t limit) {
-  std::vector<std::string> records;
-  while (records.size() < limit && queued() > 0) {
+std::vector<Pack> Engine::drain(std::size_t limit) {
+  std::vector<Pack> packs;
+  for (std::size_t taken = 0; taken < limit && queued() > 0; ++taken) {
     const bool from_findings =
         !findings_.empty() && (ordinary_.empty() || findings_.front().order < ordinary_.front().order);
     Queue& queue = from_findings ? findings_ : ordinary_;
-    records.push_back(encode_queued(queue.front()));
+    const std::string record = encode_queued(queue.front());
     queue.pop_front();
+    const RecordClass worth = class_of(record);
+    if (packs.empty() || !packs.back().takes(worth)) packs.emplace_back();
+    packs.back().add(worth, record);
   }
-  return records;
+  return packs;
 }
 
-void Engine::requeue(std::span<const std::string> records) {
-  // Order 0 sorts before everything queued since; these went through once and must not be dropped now.
-  for (auto record = records.rbegin(); record != records.rend(); ++record) findings_.push_front({0, *record});
+void Engine::note(std::string action, std::string value, double now) {
+  ControlRecord record;
+  record.id = {settings_.worker, ++seq_, possible(now)};
+  record.action = std::move(action);
+  record.value = std::move(value);
+  if (settings_.journaling) push(true, std::move(record));
 }
 
-bool Engine::apply(std::string_view bytes) {
+std::size_t Engine::apply(std::string_view pack) {
+  if (read_digest_ != 0) read_digest_ = std::max<std::uint64_t>(1, digest_after(read_digest_, pack));
+  std::size_t applied = 0;
+  try {
+    PackReader records(pack);
+    std::string_view record;
+    while (records.next(record)) applied += apply_one(record) ? 1 : 0;
+  } catch (const RecordError&) {
+    ++counts_.unreadable;
+  }
+  return applied;
+}
+
+bool Engine::apply_one(std::string_view bytes) {
   try {
     if (settings_.worker != 0 && worker_of(bytes) == settings_.worker) return false;
     Record record = decode(bytes);
+    const bool outcome = std::holds_alternative<OutcomeRecord>(record);  // has its call's number
+    if (!outcome && seen(std::visit([](const auto& r) { return r.id; }, record))) return false;
     std::visit([this](auto& r) { apply_record(r); }, record);
   } catch (const RecordError&) {
     ++counts_.unreadable;
@@ -227,6 +255,21 @@ bool Engine::apply(std::string_view bytes) {
   }
   ++counts_.applied;
   return true;
+}
+
+// Whether a record of this number was applied before; remembers that it is now.
+bool Engine::seen(const RecordId& id) {
+  const auto [found, fresh] = followed_.try_emplace(id.worker);
+  if (!fresh && id.seq <= found->second.seq) {
+    ++counts_.repeated;
+    return true;
+  }
+  found->second = {id.seq, ++follow_order_};
+  if (followed_.size() > kMostWorkers)
+    followed_.erase(std::min_element(followed_.begin(), followed_.end(), [](const auto& a, const auto& b) {
+      return a.second.order < b.second.order;
+    }));
+  return false;
 }
 
 void Engine::apply_record(CallRecord& record) {

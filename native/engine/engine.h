@@ -28,6 +28,7 @@
 #include "engine/in_flight.h"
 #include "engine/modes.h"
 #include "engine/verdict.h"
+#include "journal/pack.h"
 #include "journal/record.h"
 #include "text/hash.h"
 
@@ -49,6 +50,7 @@ class Engine {
   static constexpr std::size_t kMostQueued = 1U
                                              << 17;  // records; beyond, the oldest ordinary ones are dropped
   static constexpr std::size_t kMostTools = 1U << 16;
+  static constexpr std::size_t kMostWorkers = 1U << 14;  // whose last number is remembered
   static constexpr std::array<double, 9> kRiskBuckets = {.05, .1, .2, 1. / 3, .5, .6, .667, .8, 1};
 
   struct Counts {
@@ -65,6 +67,7 @@ class Engine {
     std::uint64_t dropped = 0;        // ordinary records lost because the queue was full
     std::uint64_t findings_lost = 0;  // and, when that was not enough, findings
     std::uint64_t unreadable = 0;     // records apply() could not read
+    std::uint64_t repeated = 0;       // records apply() had seen before
     std::uint64_t applied = 0;
     std::uint64_t tools_refused = 0;
   };
@@ -86,11 +89,22 @@ class Engine {
   // Ends calls that have been running for five minutes by `now`.
   void expire(double now);
 
-  std::vector<std::string> drain(std::size_t limit);
-  void requeue(std::span<const std::string> records);  // back in front, in the order drained
+  // Takes up to `limit` records out of the queue, oldest first. Never more than one record is given twice:
+  // what could not be stored is for the caller to keep.
+  std::vector<Pack> drain(std::size_t limit);
 
-  // True when the record was applied; false for this worker's own and for unreadable ones (counted).
-  bool apply(std::string_view record);
+  // Queues a control record of this worker about itself: "gap", "clock" (record.h).
+  void note(std::string action, std::string value, double now);
+
+  // Applies a pack of the journal; returns how many of its records were new. Skipped are this worker's own,
+  // those it has seen (a worker's calls and controls carry ascending numbers), and unreadable ones. The last
+  // two are counted.
+  std::size_t apply(std::string_view pack);
+
+  // A digest of every pack apply() was ever given: equal wherever the same packs were read in the same order.
+  // 0 after forget_digest(), for an engine that did not read from the beginning.
+  std::uint64_t read_digest() const { return read_digest_; }
+  void forget_digest() { read_digest_ = 0; }
 
   Mode mode_in_force(const InstancePolicy& policy, std::string_view tenant, std::string_view tool,
                      std::string_view user, double now) const;
@@ -116,10 +130,10 @@ class Engine {
     std::uint64_t arguments;
     std::shared_ptr<const Caller> caller;
   };
+  using Queueable = std::variant<QueuedCall, OutcomeRecord, ControlRecord>;
   struct Queued {
     std::uint64_t order;
-    std::variant<QueuedCall, OutcomeRecord, std::string>
-        what;  // a string: an encoded record that was put back
+    Queueable what;
   };
   using Queue = std::deque<Queued>;
 
@@ -130,8 +144,10 @@ class Engine {
   double possible(double now) const;  // `now`, or the last time known when no clock says so
   void saw_call(double now);
   InFlight::Call& next_call(const RecordId& id);
-  void push(bool finding, std::variant<QueuedCall, OutcomeRecord, std::string> what);
+  void push(bool finding, Queueable what);
   static std::string encode_queued(const Queued& queued);
+  bool apply_one(std::string_view record);
+  bool seen(const RecordId& id);
   void apply_record(CallRecord& record);
   void apply_record(OutcomeRecord& record);
   void apply_record(ControlRecord& record);
@@ -150,6 +166,13 @@ class Engine {
   Queue findings_;  // whatever must not be lost; drain() merges both by order
   std::uint64_t order_ = 0;
   std::uint64_t seq_ = 0;
+  struct Followed {
+    std::uint64_t seq = 0;    // of its last call or control applied
+    std::uint64_t order = 0;  // when that was, for forgetting the longest quiet
+  };
+  std::unordered_map<std::uint64_t, Followed> followed_;  // by worker
+  std::uint64_t follow_order_ = 0;
+  std::uint64_t read_digest_ = 1;
   std::uint64_t calls_ = 0;
   double first_call_ = 0;
   double last_call_ = 0;

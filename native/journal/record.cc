@@ -8,6 +8,9 @@
 #include <type_traits>
 #include <utility>
 
+#define XXH_INLINE_ALL
+#include <xxhash.h>
+
 namespace tool_firewall {
 namespace {
 
@@ -15,13 +18,32 @@ static_assert(std::endian::native == std::endian::little, "records are written i
 
 enum class Kind : std::uint8_t { kCall = 1, kOutcome, kControl };
 
-constexpr std::size_t kWorkerAt = 2;
+constexpr std::uint8_t kFirstVersion = 1;
+constexpr std::size_t kClassAt = 2;
+constexpr std::size_t kSumBytes = sizeof(std::uint64_t);
+
+// Where the worker stands in a record of this version.
+std::size_t worker_at(std::string_view bytes) {
+  if (bytes.empty()) throw RecordError("record: cut short");
+  switch (static_cast<std::uint8_t>(bytes.front())) {
+    case kFirstVersion:
+      return 2;
+    case kRecordVersion:
+      return 4;
+    default:
+      throw RecordError("record: unknown version");
+  }
+}
+
+std::uint64_t sum_of(std::string_view bytes) { return XXH3_64bits(bytes.data(), bytes.size()); }
 
 class Writer {
  public:
-  explicit Writer(Kind kind, const RecordId& id) {
+  Writer(Kind kind, RecordClass worth, const RecordId& id) {
     number(kRecordVersion);
     number(kind);
+    number(worth);
+    number(std::uint8_t{0});
     number(id.worker);
     number(id.seq);
     number(id.ts);
@@ -37,7 +59,10 @@ class Writer {
     number(size);
     bytes_.append(value.data(), size);
   }
-  std::string take() { return std::move(bytes_); }
+  std::string take() {
+    number(sum_of(bytes_));
+    return std::move(bytes_);
+  }
 
  private:
   std::string bytes_;
@@ -61,6 +86,7 @@ class Reader {
     return static_cast<T>(value);
   }
   std::string text() { return std::string(take(number<std::uint16_t>())); }
+  void skip(std::size_t size) { take(size); }
   void end() const {
     if (at_ != bytes_.size()) throw RecordError("record: trailing bytes");
   }
@@ -75,8 +101,12 @@ class Reader {
   std::size_t at_ = 0;
 };
 
+RecordClass class_of(Decision decision) {
+  return decision == Decision::kAllow ? RecordClass::kOrdinary : RecordClass::kFinding;
+}
+
 std::string write(const CallRecord& r) {
-  Writer out(Kind::kCall, r.id);
+  Writer out(Kind::kCall, class_of(r.decision), r.id);
   out.number(static_cast<std::uint8_t>(r.blocked));
   out.number(r.decision);
   out.number(r.mode);
@@ -99,13 +129,13 @@ std::string write(const CallRecord& r) {
 }
 
 std::string write(const OutcomeRecord& r) {
-  Writer out(Kind::kOutcome, r.id);
+  Writer out(Kind::kOutcome, RecordClass::kOrdinary, r.id);
   out.number(r.outcome);
   return out.take();
 }
 
 std::string write(const ControlRecord& r) {
-  Writer out(Kind::kControl, r.id);
+  Writer out(Kind::kControl, RecordClass::kControl, r.id);
   for (const std::string* text : {&r.action, &r.tenant, &r.tool, &r.user, &r.value, &r.by, &r.why})
     out.text(*text);
   return out.take();
@@ -150,9 +180,18 @@ std::string encode(const Record& record) {
 }
 
 Record decode(std::string_view bytes) {
+  const std::size_t header = worker_at(bytes);
+  if (static_cast<std::uint8_t>(bytes.front()) != kFirstVersion) {
+    if (bytes.size() < header + kSumBytes) throw RecordError("record: cut short");
+    std::uint64_t sum = 0;
+    std::memcpy(&sum, bytes.data() + bytes.size() - kSumBytes, kSumBytes);
+    bytes.remove_suffix(kSumBytes);
+    if (sum != sum_of(bytes)) throw RecordError("record: damaged, its checksum does not match");
+  }
   Reader in(bytes);
-  if (in.number<std::uint8_t>() != kRecordVersion) throw RecordError("record: unknown version");
+  in.skip(1);
   const auto kind = in.number<std::uint8_t>();
+  in.skip(header - 2);
   RecordId id;
   id.worker = in.number<std::uint64_t>();
   id.seq = in.number<std::uint64_t>();
@@ -177,10 +216,20 @@ Record decode(std::string_view bytes) {
 }
 
 std::uint64_t worker_of(std::string_view bytes) {
-  if (bytes.size() < kWorkerAt + sizeof(std::uint64_t)) throw RecordError("record: cut short");
-  std::uint64_t worker = 0;
-  std::memcpy(&worker, bytes.data() + kWorkerAt, sizeof worker);
-  return worker;
+  Reader in(bytes);
+  in.skip(worker_at(bytes));
+  return in.number<std::uint64_t>();
+}
+
+RecordClass class_of(std::string_view bytes) {
+  if (worker_at(bytes) > kClassAt) {
+    Reader in(bytes);
+    in.skip(kClassAt);
+    return in.choice(RecordClass::kControl);
+  }
+  const Record record = decode(bytes);
+  if (const auto* call = std::get_if<CallRecord>(&record)) return class_of(call->decision);
+  return std::holds_alternative<ControlRecord>(record) ? RecordClass::kControl : RecordClass::kOrdinary;
 }
 
 }  // namespace tool_firewall

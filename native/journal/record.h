@@ -6,9 +6,11 @@
 // same state and the same scores. Records hold names, numbers and keyed digests; never argument values,
 // tokens or results.
 //
-// Encoding (version 1, little endian): u8 version, u8 kind, u64 worker, u64 seq, f64 ts, then the fields of
-// the kind in the order of the structs below; text is u16 length + bytes (UTF-8, lone surrogates kept),
-// longer text is cut. A reader refuses versions and kinds it does not know.
+// Encoding (version 2, little endian): u8 version, u8 kind, u8 class, u8 zero, u64 worker, u64 seq, f64 ts,
+// then the fields of the kind in the order of the structs below, then u64 XXH3 of all bytes before it,
+// because neither SQLite nor Redis would notice a changed bit. Text is u16 length + bytes (UTF-8, lone
+// surrogates kept); longer text is cut. Version 1 had neither class nor checksum and is still read. A reader
+// refuses versions and kinds it does not know.
 #pragma once
 
 #include <cstdint>
@@ -22,13 +24,20 @@
 
 namespace tool_firewall {
 
-inline constexpr std::uint8_t kRecordVersion = 1;
+inline constexpr std::uint8_t kRecordVersion = 2;
 
 // Times beyond +-kMostTime (s) are refused: no clock shows them, and arithmetic with them ends in infinities.
 inline constexpr double kMostTime = 1e12;
 
 struct RecordError : std::runtime_error {
   using std::runtime_error::runtime_error;
+};
+
+// What a record is worth: how long it is kept, and whether it may be dropped when nothing can be stored.
+enum class RecordClass : std::uint8_t {
+  kOrdinary,  // allowed calls, outcomes
+  kFinding,   // calls that were listed, warned about or stopped
+  kControl,   // changes by an operator, and what the firewall says about itself
 };
 
 // Which record this is: `worker` names a process by a random number, `seq` counts its records from 1.
@@ -57,7 +66,8 @@ struct OutcomeRecord {
   Outcome outcome = Outcome::kOk;
 };
 
-// A change by an operator. action "mode": value is the mode, "" to clear the scope.
+// A change by an operator, action "mode": value is the mode, "" to clear the scope. Or what a worker says
+// about the journal itself: "gap", value records were lost; "clock", its clock jumped by value seconds.
 struct ControlRecord {
   RecordId id;
   std::string action, tenant, tool, user, value, by, why;
@@ -70,7 +80,8 @@ std::string encode(const Record& record);
 // Throws RecordError.
 Record decode(std::string_view bytes);
 
-// Worker and kind without decoding the rest; throws RecordError.
+// Without decoding the rest of a record; both throw RecordError.
 std::uint64_t worker_of(std::string_view bytes);
+RecordClass class_of(std::string_view bytes);
 
 }  // namespace tool_firewall

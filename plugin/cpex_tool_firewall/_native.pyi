@@ -92,12 +92,18 @@ class Engine:
         """Scores one call before it runs, counts it in the rates, and queues its record. args: dict or None."""
     def observe(self, ticket: int, outcome: str, now: float) -> bool:
         """Learns from a call that ran. outcome: ok | tool_error | timeout | unreachable. False: unknown ticket (counted)."""
-    def drain(self, limit: int) -> list[bytes]:
-        """Takes up to `limit` encoded records out of the queue, oldest first."""
-    def requeue(self, records: Sequence[bytes]) -> None:
-        """Puts drained records back in front (a failed append)."""
-    def apply(self, records: Sequence[bytes]) -> int:
-        """Feeds records of other processes or earlier runs; skips this worker's own. Unreadable ones are counted, not raised."""
+    def drain(self, limit: int) -> list[tuple[int, int, bytes]]:
+        """Takes up to `limit` records out of the queue, oldest first, as packs (kind, number of records, bytes). None is
+        given twice: what could not be stored is for the caller to keep."""
+    def note(self, action: str, value: str, now: float) -> None:
+        """Queues a control record of this worker about itself: "gap" (records lost) or "clock" (seconds it jumped)."""
+    def apply(self, packs: Sequence[bytes]) -> int:
+        """Feeds packs of the journal; returns how many records were new. This worker's own records and those seen before
+        are skipped, unreadable ones are counted, not raised."""
+    read_digest: Final[int]
+    """Of everything apply() was given: equal wherever the same packs were read in the same order. 0: unknown."""
+    def forget_digest(self) -> None:
+        """For an engine that does not read from the beginning: read_digest stays 0."""
     def mode_in_force(
         self, policy: Policy, *, tenant: str = "", user: str = "", tool: str = "", now: float = 0.0
     ) -> str: ...
@@ -177,6 +183,24 @@ def encode_call(
 
 def encode_outcome(*, ts: float, worker: int, seq: int, outcome: str) -> bytes:
     """What became of the call with the same worker and seq."""
+
+def pack(records: Sequence[bytes]) -> list[tuple[int, int, bytes]]:
+    """Records as packs (kind, number of records, bytes), in order, each of one kind and of at most 256 records."""
+
+def unpack(pack: bytes) -> list[bytes]:
+    """The records of a pack. ValueError when it is cut short; whether a record is intact, decode_record() says."""
+
+def record_class(record: bytes) -> int:
+    """0 ordinary, 1 finding, 2 control: see journal.interface.Kind."""
+
+@final
+class Chain:
+    """The chain of digests over stored records; see native/journal/chain.h."""
+
+    def __init__(self, key: bytes) -> None: ...  # the installation's key, at least 32 bytes
+    def link(self, previous: bytes, cursor: int, pack: bytes) -> bytes:
+        """16 bytes for each record of the pack; the last 16 are `previous` for the next pack. The first `previous` is 16
+        zero bytes. ValueError for a damaged pack."""
 
 @final
 class Replay:

@@ -107,7 +107,7 @@ TEST(Invariants, HoldForHostileTimes) {
         }
       }
       for (const std::string& record : lab.journal())
-        ASSERT_TRUE(reader.engine.apply(record)) << "it reads what it wrote";
+        ASSERT_TRUE(feed(reader.engine, record)) << "it reads what it wrote";
     }
   }
 }
@@ -286,11 +286,8 @@ TEST(Queue, DrainsFindingsAndOrdinaryInTheOrderTheyHappened) {
         lab.check({}, "query", kMonday + i * 100., i % 3 == 0 ? kUnreadable : Arguments{});
     if (i % 2 == 0) lab.engine.observe(verdict.ticket, Outcome::kOk, kMonday + i * 100. + 1);
   }
-  std::vector<std::string> records = lab.engine.drain(10);
+  std::vector<std::string> records = lab.journal(10);
   EXPECT_EQ(records.size(), 10U);
-  // Put back in between, as after a failed write.
-  lab.engine.requeue(std::vector<std::string>(records.begin() + 4, records.end()));
-  records.resize(4);
   for (const std::string& record : lab.journal()) records.push_back(record);
   ASSERT_EQ(records.size(), 90U);
   EXPECT_EQ(lab.engine.queued(), 0U);
@@ -322,7 +319,7 @@ TEST(Queue, WhenFullOrdinaryRecordsGoAndFindingsStay) {
   EXPECT_GT(lab.engine.counts().dropped, 0U);
   EXPECT_EQ(lab.engine.counts().findings_lost, 0U);
   EXPECT_EQ(lab.engine.queued() + lab.engine.counts().dropped, 1 + Engine::kMostQueued + extra);
-  const std::vector<std::string> records = lab.engine.drain(2);
+  const std::vector<std::string> records = lab.journal(2);
   EXPECT_EQ(std::get<CallRecord>(decode(records[0])).tool, "finding")
       << "the oldest record of all, still here";
 }
@@ -386,8 +383,8 @@ TEST(Journal, AFreshEngineFedWithItScoresTheSame) {
     ASSERT_GT(writer.engine.counts().assumed_done, 50U);
     const std::vector<std::string> records = writer.journal();
     for (const std::string& record : records) {
-      ASSERT_TRUE(reader.engine.apply(record));
-      ASSERT_TRUE(again.engine.apply(record));
+      ASSERT_TRUE(feed(reader.engine, record));
+      ASSERT_TRUE(feed(again.engine, record));
     }
     EXPECT_EQ(reader.engine.counts().applied, records.size());
     EXPECT_EQ(reader.engine.queued(), 0U) << "what was applied is not written again";
@@ -405,10 +402,10 @@ TEST(Journal, InPiecesOrAtOnceIsTheSame) {
   double now = kMonday;
   for (unsigned part = 0; part < 20; ++part) {
     now = make_traffic(writer, 30 + part, now, 50);
-    for (std::string& record : writer.engine.drain(17)) pieces.push_back(std::move(record));
+    for (std::string& record : writer.journal(17)) pieces.push_back(std::move(record));
   }
   for (std::string& record : writer.journal()) pieces.push_back(std::move(record));
-  for (const std::string& record : pieces) ASSERT_TRUE(reader.engine.apply(record));
+  for (const std::string& record : pieces) ASSERT_TRUE(feed(reader.engine, record));
   EXPECT_EQ(next_scores(reader, now), next_scores(writer, now));
 }
 
@@ -416,10 +413,10 @@ TEST(Journal, OwnRecordsAreSkipped) {
   Lab lab(journaling(1)), other(journaling(2));
   lab.run({}, "query", kMonday);
   other.run({}, "query", kMonday);
-  for (const std::string& record : lab.journal()) EXPECT_FALSE(lab.engine.apply(record));
+  for (const std::string& record : lab.journal()) EXPECT_FALSE(feed(lab.engine, record));
   EXPECT_EQ(lab.engine.calls(), 1U);
   EXPECT_EQ(lab.engine.counts().unreadable, 0U);
-  for (const std::string& record : other.journal()) EXPECT_TRUE(lab.engine.apply(record));
+  for (const std::string& record : other.journal()) EXPECT_TRUE(feed(lab.engine, record));
   EXPECT_EQ(lab.engine.calls(), 2U);
 }
 
@@ -427,17 +424,17 @@ TEST(Journal, ForeignOutcomesFindTheirCalls) {
   Lab first(journaling(1)), second(journaling(2)), reader;
   const Verdict a = first.check({}, "query", kMonday);
   const Verdict b = second.check({}, "export", kMonday + 1);  // both are number 1 of their process
-  for (const std::string& record : first.journal()) reader.engine.apply(record);
-  for (const std::string& record : second.journal()) reader.engine.apply(record);
+  for (const std::string& record : first.journal()) feed(reader.engine, record);
+  for (const std::string& record : second.journal()) feed(reader.engine, record);
   EXPECT_EQ(reader.engine.in_flight().size(), 2U);
   second.engine.observe(b.ticket, Outcome::kOk, kMonday + 2);
-  for (const std::string& record : second.journal()) EXPECT_TRUE(reader.engine.apply(record));
+  for (const std::string& record : second.journal()) EXPECT_TRUE(feed(reader.engine, record));
   EXPECT_EQ(reader.engine.in_flight().size(), 1U);
   Baseline baseline = *baseline_of(reader.engine, "acme", "alice@example.com");
   ASSERT_EQ(baseline.tools.size(), 1U);
   EXPECT_EQ(baseline.tools[0].name, "export");
   first.engine.observe(a.ticket, Outcome::kOk, kMonday + 3);
-  for (const std::string& record : first.journal()) EXPECT_TRUE(reader.engine.apply(record));
+  for (const std::string& record : first.journal()) EXPECT_TRUE(feed(reader.engine, record));
   EXPECT_EQ(reader.engine.in_flight().size(), 0U);
   EXPECT_EQ(baseline_of(reader.engine, "acme", "alice@example.com")->tools.size(), 2U);
   EXPECT_EQ(reader.engine.counts().unpaired, 0U);
@@ -447,14 +444,14 @@ TEST(Journal, RecordsThatComeLateEndNoRunningCall) {
   Lab lab(journaling(1)), late(journaling(2));
   late.run({.user = "bob"}, "query", kMonday - 20 * kMinute);
   const Verdict running = lab.check({}, "query", kMonday);
-  for (const std::string& record : late.journal()) EXPECT_TRUE(lab.engine.apply(record));
+  for (const std::string& record : late.journal()) EXPECT_TRUE(feed(lab.engine, record));
   EXPECT_TRUE(lab.engine.observe(running.ticket, Outcome::kOk, kMonday + 1));
   EXPECT_EQ(lab.engine.counts().assumed_done, 0U);
 }
 
 TEST(Journal, AnOutcomeWithoutItsCallIsHarmless) {
   Lab reader;
-  EXPECT_TRUE(reader.engine.apply(encode(OutcomeRecord{{5, 6, kMonday}, Outcome::kOk})));
+  EXPECT_TRUE(feed(reader.engine, encode(OutcomeRecord{{5, 6, kMonday}, Outcome::kOk})));
   EXPECT_FALSE(baseline_of(reader.engine, "acme", "alice@example.com"));
 }
 
@@ -462,7 +459,7 @@ TEST(Journal, WhatWasBlockedElsewhereTeachesNothingHere) {
   Lab writer(journaling(1)), reader;
   writer.policy.mode = Mode::kBlock;
   ASSERT_TRUE(writer.check({}, "query", kMonday, kUnreadable).blocked);
-  for (const std::string& record : writer.journal()) EXPECT_TRUE(reader.engine.apply(record));
+  for (const std::string& record : writer.journal()) EXPECT_TRUE(feed(reader.engine, record));
   EXPECT_EQ(reader.engine.in_flight().size(), 0U);
   reader.engine.expire(kMonday + kDay);
   EXPECT_TRUE(baseline_of(reader.engine, "acme", "alice@example.com")->tools.empty());

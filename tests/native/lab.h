@@ -88,12 +88,27 @@ struct Lab {
     return -1;
   }
 
-  std::vector<std::string> journal() { return engine.drain(1'000'000); }
+  // Everything queued, record by record.
+  std::vector<std::string> journal(std::size_t limit = 1'000'000) {
+    std::vector<std::string> records;
+    for (const Pack& pack : engine.drain(limit)) {
+      PackReader reader(pack.bytes);
+      for (std::string_view record; reader.next(record);) records.emplace_back(record);
+    }
+    return records;
+  }
 
   Engine engine;
   InstancePolicy policy;
   std::map<std::tuple<std::string, std::string, std::string, std::string>, CallerPtr> callers;
 };
+
+// Applies one record; whether it was new.
+inline bool feed(Engine& engine, std::string_view record) {
+  Pack pack;
+  pack.add(RecordClass::kOrdinary, record);
+  return engine.apply(pack.bytes) == 1;
+}
 
 inline EngineSettings journaling(std::uint64_t worker) {
   EngineSettings settings;

@@ -89,8 +89,8 @@ struct EngineModes : testing::Test {
     return lab.engine.mode_in_force(lab.policy, "acme", tool, "alice", now);
   }
   bool control(const std::string& value, const std::string& tool = "", const std::string& action = "mode") {
-    return lab.engine.apply(
-        encode(ControlRecord{{99, ++seq, kMonday}, action, "", tool, "", value, "root", "why"}));
+    return feed(lab.engine,
+                encode(ControlRecord{{99, ++seq, kMonday}, action, "", tool, "", value, "root", "why"}));
   }
   Lab lab;
   std::uint64_t seq = 0;
@@ -140,7 +140,7 @@ TEST_F(EngineModes, LearningDaysTurnLearningIntoWarn) {
   week.policy.mode = Mode::kShadow;
   EXPECT_EQ(in_force(kMonday + 7 * kDay), Mode::kShadow) << "only learning moves by itself";
   week.policy.mode = Mode::kLearning;
-  week.engine.apply(encode(ControlRecord{{99, 1, kMonday}, "mode", "", "", "", "learning", "root", ""}));
+  feed(week.engine, encode(ControlRecord{{99, 1, kMonday}, "mode", "", "", "", "learning", "root", ""}));
   EXPECT_EQ(in_force(kMonday + 8 * kDay), Mode::kLearning) << "an operator who says learning means it";
 }
 

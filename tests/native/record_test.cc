@@ -11,6 +11,9 @@
 
 #include "lab.h"
 
+#define XXH_INLINE_ALL
+#include <xxhash.h>
+
 namespace tool_firewall {
 namespace {
 
@@ -91,13 +94,75 @@ TEST(Record, OutcomesAndControlsComeBackWhole) {
   EXPECT_EQ(control.why, "an \"odd\" reason");
 }
 
-TEST(Record, TheBytesAreThoseOfVersionOne) {
+// With a checksum that fits the changed bytes: what is wrong is the content.
+std::string signed_anew(std::string bytes) {
+  bytes.resize(bytes.size() - 8);
+  const std::uint64_t sum = XXH3_64bits(bytes.data(), bytes.size());
+  return bytes.append(reinterpret_cast<const char*>(&sum), sizeof sum);
+}
+
+// What the release before this one wrote.
+std::string version_one(std::string_view kind_and_id, std::string_view fields) {
+  return std::string("\1") + std::string(kind_and_id) + std::string(fields);
+}
+
+constexpr std::string_view kOutcomeId("\2\1\2\3\4\5\6\7\10\2\1\0\0\0\0\0\0\0\0\0\0\0\0\0\100", 25);
+
+TEST(Record, TheBytesAreThoseOfVersionTwo) {
   const std::string bytes = encode(OutcomeRecord{{0x0807060504030201, 258, 2}, Outcome::kUnreachable});
-  const unsigned char expected[] = {1, 2, 1, 2, 3, 4, 5, 6, 7, 8, 2, 1,    0, 0,
-                                    0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0x40, 3};
-  EXPECT_EQ(bytes, std::string(reinterpret_cast<const char*>(expected), sizeof expected));
+  const unsigned char expected[] = {2, 2, 0, 0, 1, 2, 3, 4, 5, 6, 7, 8, 2,    1, 0,
+                                    0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0x40, 3};
+  EXPECT_EQ(bytes.substr(0, sizeof expected),
+            std::string(reinterpret_cast<const char*>(expected), sizeof expected));
+  EXPECT_EQ(bytes.size(), sizeof expected + 8) << "then the checksum";
   const std::string control = encode(ControlRecord{{0, 0, 0}, "mode", "", "", "", "", "", ""});
-  EXPECT_EQ(control.substr(26), std::string("\4\0mode\0\0\0\0\0\0\0\0\0\0\0\0", 18));
+  EXPECT_EQ(control.substr(28, 18), std::string("\4\0mode\0\0\0\0\0\0\0\0\0\0\0\0", 18));
+}
+
+TEST(Record, VersionOneIsStillRead) {
+  const std::string outcome = version_one(kOutcomeId, std::string_view("\3", 1));
+  const auto record = std::get<OutcomeRecord>(decode(outcome));
+  EXPECT_EQ(record.id.worker, 0x0807060504030201U);
+  EXPECT_EQ(record.id.seq, 258U);
+  EXPECT_EQ(record.id.ts, 2);
+  EXPECT_EQ(record.outcome, Outcome::kUnreachable);
+  EXPECT_EQ(worker_of(outcome), 0x0807060504030201U);
+  EXPECT_EQ(class_of(outcome), RecordClass::kOrdinary);
+  std::string control(kOutcomeId);
+  control.front() = 3;
+  control = version_one(control, std::string_view("\4\0mode\0\0\0\0\0\0\5\0block\0\0\0\0", 23));
+  EXPECT_EQ(std::get<ControlRecord>(decode(control)).value, "block");
+  EXPECT_EQ(class_of(control), RecordClass::kControl);
+}
+
+TEST(Record, OfAnotherVersionIsRefused) {
+  std::string bytes = encode(OutcomeRecord{{1, 2, 3}, Outcome::kOk});
+  bytes[0] = 3;
+  EXPECT_THROW(decode(bytes), RecordError);
+  EXPECT_THROW(worker_of(bytes), RecordError);
+  EXPECT_THROW(class_of(bytes), RecordError);
+}
+
+TEST(Record, EveryChangedBitIsNoticed) {
+  for (const Record& record : every_kind()) {
+    const std::string bytes = encode(record);
+    for (std::size_t bit = 0; bit < bytes.size() * 8; ++bit) {
+      std::string changed = bytes;
+      changed[bit / 8] = static_cast<char>(changed[bit / 8] ^ (1 << bit % 8));
+      EXPECT_THROW(decode(changed), RecordError) << bit;
+    }
+  }
+}
+
+TEST(Record, TheClassSaysWhatItIsWorth) {
+  CallRecord call = full_call();
+  EXPECT_EQ(class_of(encode(call)), RecordClass::kFinding);
+  call.decision = Decision::kAudit;
+  EXPECT_EQ(class_of(encode(call)), RecordClass::kFinding);
+  call.decision = Decision::kAllow;
+  EXPECT_EQ(class_of(encode(call)), RecordClass::kOrdinary);
+  EXPECT_EQ(class_of(encode(every_kind()[2])), RecordClass::kOrdinary);
+  EXPECT_EQ(class_of(encode(every_kind()[3])), RecordClass::kControl);
 }
 
 TEST(Record, WorkersAreReadWithoutTheRest) {
@@ -124,16 +189,16 @@ TEST(Record, WhatANewerVersionWritesIsRefused) {
     std::size_t at;
     char value;
   };
-  // u8 version, u8 kind, 24 bytes of id, u8 blocked, decision, mode, inspection.
-  for (const Row& row : {Row{"version", 0, 2}, Row{"kind", 1, 4}, Row{"kind 0", 1, 0}, Row{"decision", 27, 3},
-                         Row{"mode", 28, 4}, Row{"inspection", 29, 4}}) {
+  // u8 version, kind, class, zero, 24 bytes of id, u8 blocked, decision, mode, inspection.
+  for (const Row& row : {Row{"version", 0, 3}, Row{"kind", 1, 4}, Row{"kind 0", 1, 0}, Row{"decision", 29, 3},
+                         Row{"mode", 30, 4}, Row{"inspection", 31, 4}}) {
     std::string bytes = encode(full_call());
     bytes[row.at] = row.value;
-    EXPECT_THROW(decode(bytes), RecordError) << row.name;
+    EXPECT_THROW(decode(signed_anew(bytes)), RecordError) << row.name;
   }
   std::string outcome = encode(every_kind()[2]);
-  outcome.back() = 4;
-  EXPECT_THROW(decode(outcome), RecordError);
+  outcome[28] = 4;
+  EXPECT_THROW(decode(signed_anew(outcome)), RecordError);
 }
 
 TEST(Record, ImpossibleTimesAreRefused) {
@@ -160,13 +225,14 @@ TEST(Record, DamagedBytesAreRefusedOrRead) {
     for (unsigned flips = 1 + random() % 4; flips > 0; --flips)
       bytes[random() % bytes.size()] ^= static_cast<char>(1U << (random() % 8));
     if (random() % 8 == 0) bytes.resize(random() % (bytes.size() + 1));
+    if (bytes.size() > 8 && random() % 8 != 0) bytes = signed_anew(bytes);
     try {
       const Record record = decode(bytes);
       EXPECT_EQ(decode(encode(record)).index(), record.index());
     } catch (const RecordError&) {
       ++refused;
     }
-    if (i % 10 == 0) lab.engine.apply(bytes);
+    if (i % 10 == 0) feed(lab.engine, bytes);
   }
   EXPECT_GT(refused, 3000);
   EXPECT_GT(lab.engine.counts().unreadable, 300U);
