@@ -16,8 +16,8 @@ from typing import Any, Final, Literal
 
 from ..config import ConfigError, load
 from ..journal.interface import JournalError, Worker
+from ..liveness import state_of
 from ..state import State, StateError, open_state
-from .liveness import state_of
 from .plugin_config import KIND, FileError, plugin_entries, read_document
 
 FAIL_VARIABLE: Final = "PLUGINS_FAIL_ON_PLUGIN_ERROR"

@@ -12,11 +12,11 @@ from rich.text import Text
 
 from ..journal.interface import Journal, JournalError, Worker
 from ..journal.sqlite import SqliteJournal
+from ..liveness import state_of
 from ..state import State
 from . import checks
 from .checks import Finding, ok, problem, skipped
 from .live_call import TOKEN_VARIABLE, check_live_call, read_token
-from .liveness import state_of
 from .options import JsonOption, StateOption
 from .output import (
     PROBLEM,

@@ -9,8 +9,8 @@ from typing import Annotated
 import typer
 
 from ..journal.interface import Journal, Worker
+from ..liveness import state_of
 from .history import read_history, reading
-from .liveness import state_of
 from .options import JsonOption, StateOption
 from .output import (
     PROBLEM,

@@ -6,8 +6,8 @@ from typing import Any
 import typer
 
 from ..journal.interface import Worker
+from ..liveness import state_of
 from .history import History, read_history
-from .liveness import state_of
 from .options import JsonOption, StateOption
 from .output import counted, duration, minute, moment, print_json, print_table, reports_errors, say, size
 from .scopes import modes_in_force, scope_words
