@@ -149,6 +149,35 @@ class Settings(BaseModel):
         description="Folder of the journal and the key. null: `TOOL_FIREWALL_STATE`, else "
         "`/var/lib/cpex-tool-firewall` for root and `$XDG_STATE_HOME/cpex-tool-firewall` for others.",
     )
+    keep_calls_days: float = Field(
+        default=14,
+        ge=0.01,
+        le=3650,
+        description="Records of ordinary calls are removed from the journal after so many days. What was "
+        "learned from them stays in the snapshots and fades with `half_life_days`.",
+    )
+    keep_findings_days: float = Field(
+        default=90,
+        ge=0.01,
+        le=3650,
+        description="Records of calls that were listed, warned about or stopped are removed after so many "
+        "days. Changes by an operator are kept for ever.",
+    )
+    snapshot_minutes: float = Field(
+        default=15,
+        ge=0,
+        le=1440,
+        description="How often one of the workers saves what was learned, so that a restart is quick and "
+        "old records can be removed; sooner when there is much traffic. 0: never, and nothing is removed.",
+    )
+    anchor_seconds: float = Field(
+        default=10,
+        ge=0,
+        le=86_400,
+        description="How often the end of the journal's chain of digests is written to the log (level "
+        "INFO), when it moved: with a log that is kept elsewhere, `tool-firewall verify --anchors` finds "
+        "what was cut off. 0: never.",
+    )
     max_users_per_tenant: int = Field(
         default=100_000,
         ge=10,

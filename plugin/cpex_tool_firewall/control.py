@@ -1,12 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """Changes of mode, written as records: every worker reads them from the journal and follows."""
 
+import itertools
 import secrets
 import time
 from typing import Final
 
-from ._native import encode_control
-from .journal.interface import Journal
+from ._native import encode_control, pack
+from .journal.interface import Journal, Pack
 
 MODES: Final = ("learning", "warn", "shadow", "block")
 CLEAR: Final = ""
@@ -14,9 +15,10 @@ CLEAR: Final = ""
 
 _WHY_LENGTH = 200
 
-# Control records are not told apart by (worker, seq) as calls are, but a worker's own records are skipped
-# on reading: a number of our own keeps any worker from taking these for its own.
+# Readers tell records apart by writer and number, and workers skip their own: so this process writes under a
+# number of its own.
 _writer = secrets.randbelow(2**63 - 1) + 1
+_numbers = itertools.count(1)
 
 
 class ControlError(ValueError):
@@ -46,7 +48,7 @@ def set_mode(
     record = encode_control(
         ts=time.time() if now is None else now,
         worker=_writer,
-        seq=secrets.randbits(62),
+        seq=next(_numbers),
         action="mode",
         tenant=tenant,
         tool=tool,
@@ -55,4 +57,4 @@ def set_mode(
         by=by,
         why=why,
     )
-    return journal.append([record], durable=True)
+    return journal.append([Pack(*made) for made in pack([record])], durable=True)

@@ -30,7 +30,7 @@ import socket
 import threading
 import time
 import weakref
-from collections import Counter, deque
+from collections import Counter, OrderedDict, deque
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final, Protocol
@@ -41,17 +41,23 @@ from .alarms import Alarms
 from .caller import CallerResolver
 from .config import Settings
 from .engines import build_engine
-from .journal.interface import HEARTBEAT_SECONDS, Heartbeat, Journal, JournalError
-from .journal.sqlite import SqliteJournal
+from .journal.interface import HEARTBEAT_SECONDS, Heartbeat, Journal, JournalError, JournalLost
+from .journal.opening import open_journal
+from .keeper import Keeper
+from .outbox import Outbox, urgent
+from .restoring import label_of, restore
 from .state import State, StateError, digest, find_folder, open_state
 
 POLL_SECONDS: Final = 0.02
 RECORD_WAIT_SECONDS: Final = 0.05
 
-_BATCH: Final = (
-    512  # records per native call of the thread: the event loop waits for the GIL that long at most
-)
-_CATCH_UP_BATCH: Final = 4096
+_BATCH: Final = 512  # records taken from the engine at once: the event loop waits for the GIL that long
+_READ_BATCH: Final = 64  # packs
+_CURSORS_KEPT: Final = 4096  # for comparing with other workers what was read
+_CLOCK_JUMP_SECONDS: Final = 60.0
+_LOST_ALARM_SECONDS: Final = 600.0
+_WRITE: Final = "journal-write"
+_READ: Final = "journal-read"
 _LONGEST_PAUSE_SECONDS: Final = 2.0  # between tries while the journal fails
 _CLOSE_SECONDS: Final = 5.0
 _RETRY_OPEN_SECONDS: Final = (
@@ -80,21 +86,30 @@ class Runtime:
         self.folder: Path = state.folder
         self.alarms = alarms
         self.worker = secrets.randbelow(2**63 - 1) + 1
-        self.engine = build_engine(settings, state.key, worker=self.worker, journaling=True)
-        self.callers = CallerResolver(self.engine.caller, functools.partial(digest, state.key), settings)
         self.started = time.time()
         self.instances: weakref.WeakSet[Any] = weakref.WeakSet()
         self._journal = journal
         self._name = f"{socket.gethostname()}:{os.getpid()}:{self.worker:016x}"
-        self._cursor = 0
+        restored = restore(
+            journal, lambda: build_engine(settings, state.key, worker=self.worker, journaling=True)
+        )
+        self.engine = restored.engine
+        self.callers = CallerResolver(self.engine.caller, functools.partial(digest, state.key), settings)
+        self._cursor = restored.cursor
+        self._records_read = restored.records
+        self._digests: OrderedDict[int, str] = OrderedDict()
+        self._note_digest()
+        self._say_restored(restored.refused, restored.lost)
+        self._outbox = Outbox(self.engine)
+        self._dropped = 0  # records of which the journal was told that they are missing
+        self._keeper = Keeper(self._name, journal, settings, state, alarms)
+        self._clock_offset = time.time() - time.monotonic()
         self._waiting: deque[tuple[asyncio.AbstractEventLoop, asyncio.Future[bool]]] = deque()
         self._wake = threading.Event()
         self._stopping = False
-        self._pause = POLL_SECONDS
+        self._failing: dict[str, tuple[float, float]] = {}  # by step: pause, and monotonic end of it
         self._next_beat = 0.0
-        self._modes: object = None
-        self._catch_up(_CATCH_UP_BATCH)
-        self._modes = self.engine.modes()
+        self._modes: object = self.engine.modes()
         self._thread = threading.Thread(target=self._run, name="tool-firewall-journal", daemon=True)
         self._thread.start()
 
@@ -135,10 +150,11 @@ class Runtime:
 
     def _run(self) -> None:
         while not self._stopping:
-            self._wake.wait(self._pause)
+            self._wake.wait(POLL_SECONDS)
             self._wake.clear()
             self._turn()
         self._turn()
+        self._keeper.end()
         try:
             self._journal.leave(self._name)
         except JournalError as error:
@@ -147,65 +163,128 @@ class Runtime:
 
     def _turn(self) -> None:
         """One round of the thread. A step that fails is an alarm, does not keep back the others, and is tried
-        again.
+        again, ever less often while it fails.
         """
-        done = [
-            self._try("journal-write", self._store),
-            self._try("journal-read", self._read),
-            self._try("journal-heartbeat", self._beat_when_due),
-        ]
-        if all(done):
-            self._pause = POLL_SECONDS
-        else:
-            self._pause = min(self._pause * 2, _LONGEST_PAUSE_SECONDS)
+        self._watch_clock()
+        waited_for = bool(self._waiting)
+        self._try(_WRITE, self._store, now=waited_for or self._stopping)
+        self._try(_READ, self._read)
+        self._try("journal-heartbeat", self._beat_when_due)
+        self._try("journal-keeping", lambda: self._keep(busy=waited_for))
 
-    def _try(self, cause: str, step: Callable[[], None]) -> bool:
+    def _try(self, cause: str, step: Callable[[], None], *, now: bool = False) -> None:
+        """Does a step unless it failed a moment ago; `now`: in any case."""
+        pause, until = self._failing.get(cause, (POLL_SECONDS, 0.0))
+        if time.monotonic() < until and not now:
+            return
         try:
             step()
+        except JournalLost as error:
+            self._heal(error)
+            return
         except JournalError as error:
-            self.alarms.report(
-                cause, f"{error}. Calls go on; their records wait in memory until it works again"
-            )
-            return False
+            what = f"{error}. Calls go on; their records wait in memory until it works again"
         except Exception as error:  # a dead thread would be worse than any error
-            self.alarms.report(cause, f"unexpected {type(error).__name__} in the journal thread")
+            what = f"unexpected {type(error).__name__} in the journal thread"
             logger.debug("tool firewall: %s", cause, exc_info=error)
-            return False
-        self.alarms.clear(cause)
-        return True
+        else:
+            self._failing.pop(cause, None)
+            self.alarms.clear(cause)
+            return
+        self._failing[cause] = (min(pause * 2, _LONGEST_PAUSE_SECONDS), time.monotonic() + pause)
+        self.alarms.report(cause, what)
+
+    def _heal(self, lost: JournalLost) -> None:
+        """The history is not what it was: saves what can be saved, and stores again what may be missing."""
+        self.alarms.report("journal-lost", str(lost), lasts=_LOST_ALARM_SECONDS)
+        before = self._journal.generation
+        try:
+            self._cursor = self._journal.heal(self._cursor)
+            self._outbox.store_again()
+            if self._journal.generation != before:
+                # A history begun anew does not hold what was learned; this process does.
+                self.engine.forget_digest()
+                body = self.engine.snapshot(label_of(self._journal, self._cursor))
+                self._journal.save_snapshot(self._cursor, body)
+        except JournalError as error:
+            self.alarms.report("journal-heal", f"{error}. Calls go on; their records wait in memory")
+        else:
+            self.alarms.clear("journal-heal")
+            self._digests.clear()
+            self._note_digest()
+            self._next_beat = 0.0
+            logger.warning("tool firewall: the journal works again in %s", self._journal.where)
 
     def _store(self) -> None:
         """Takes the engine's new records to the journal, and answers those who wait for theirs."""
         waiting = len(self._waiting)
         stored = False
         try:
-            while records := self.engine.drain(_BATCH):
-                try:
-                    self._journal.append(records, durable=waiting > 0)
-                except BaseException:
-                    self.engine.requeue(records)
-                    raise
+            while packs := self._outbox.take(_BATCH):
+                self._journal.append(packs, durable=waiting > 0 or urgent(packs))
+                self._outbox.stored()
             stored = True
         finally:
             for _ in range(waiting):
                 _answer(*self._waiting.popleft(), recorded=stored)
+        self._note_gap()
+
+    def _note_gap(self) -> None:
+        """What the queue could not hold while nothing could be stored is missing: the journal must say so."""
+        if _WRITE not in self._failing:
+            return
+        counters = self.engine.counters()
+        dropped = counters["records_dropped"] + counters["findings_lost"]
+        if dropped > self._dropped:
+            self.engine.note("gap", str(dropped - self._dropped), time.time())
+            self._dropped = dropped
+
+    def _watch_clock(self) -> None:
+        now = time.time()
+        offset = now - time.monotonic()
+        jump, self._clock_offset = offset - self._clock_offset, offset
+        if abs(jump) > _CLOCK_JUMP_SECONDS:
+            self.engine.note("clock", f"{jump:+.0f}", now)
+            self.alarms.report(
+                "clock",
+                f"the clock of this host jumped by {jump:+.0f} s, or the machine slept; rates and hours "
+                "around now may look unusual",
+                lasts=_LOST_ALARM_SECONDS,
+            )
 
     def _read(self) -> None:
-        if self._catch_up(_BATCH) and (modes := self.engine.modes()) != self._modes:
+        """Feeds the engine everything in the journal after the cursor."""
+        new = 0
+        while entries := self._journal.read_since(self._cursor, _READ_BATCH):
+            for entry in entries:
+                new += self.engine.apply((entry.body,))
+                self._cursor = entry.cursor
+                self._records_read += entry.records
+                self._note_digest()
+            if len(entries) < _READ_BATCH:
+                break
+        if new and (modes := self.engine.modes()) != self._modes:
             self._modes = modes
             self._next_beat = 0.0  # says at once that this worker follows
 
-    def _catch_up(self, batch: int) -> int:
-        """Feeds the engine everything in the journal after the cursor. Returns how many records were new to
-        it.
-        """
-        new = 0
-        while rows := self._journal.read_since(self._cursor, batch):
-            new += self.engine.apply([record for _, record in rows])
-            self._cursor = rows[-1][0]
-            if len(rows) < batch:
-                break
-        return new
+    def _note_digest(self) -> None:
+        digest_now = self.engine.read_digest
+        self._digests[self._cursor] = f"{digest_now:016x}" if digest_now else ""
+        while len(self._digests) > _CURSORS_KEPT:
+            self._digests.popitem(last=False)
+
+    def _keep(self, *, busy: bool) -> None:
+        self._keeper.turn(self._cursor, self._records_read, self._digests, busy=busy)
+
+    def _say_restored(self, refused: list[str], lost: str) -> None:
+        if lost:
+            self.alarms.report("baseline-lost", "; ".join([lost, *refused]))
+        elif refused:
+            self.alarms.report(
+                "snapshot-refused",
+                f"{'; '.join(refused)}. Read what came before and after it instead; nothing is lost",
+                lasts=_LOST_ALARM_SECONDS,
+            )
 
     def _beat_when_due(self) -> None:
         if time.monotonic() < self._next_beat:
@@ -229,6 +308,8 @@ class Runtime:
             mode=self.engine.mode_in_force(self.engine.policy(mode=self.settings.mode), now=now),
             settings=self.settings.model_dump(mode="json"),
             cursor=self._cursor,
+            generation=self._journal.generation,
+            digest=self._digests.get(self._cursor, ""),
             instances=len(self.instances),
             counters=self.engine.counters() | event_counts(),
             alarms=self.alarms.active(),
@@ -297,8 +378,9 @@ def set_base_settings(settings: Settings) -> Settings:
 def acquire(settings: Settings) -> Runtime:
     """The runtime of this process for the state folder in `settings`; starts it when it is the first.
 
-    Starting reads the whole journal. Raises StateError when the folder, the key or the journal cannot be
-    used; that is remembered for 25 s, so that many instances do not all wait for the same broken disk.
+    Starting reads the newest snapshot and the journal after it. Raises StateError when the folder, the key
+    or the journal cannot be used; that is remembered for 25 s, so that many instances do not all wait for the
+    same broken disk.
     """
     folder = find_folder(settings.state)
     with _process.lock:
@@ -346,7 +428,7 @@ def shut_down() -> None:
 def _start(settings: Settings) -> Runtime:
     state = open_state(settings.state)
     try:
-        journal = SqliteJournal(state.folder)
+        journal = open_journal(settings, state)
     except JournalError as error:
         raise StateError(str(error)) from error
     try:

@@ -35,16 +35,6 @@ class State:
     folder: Path
     key: bytes = field(repr=False)
 
-    def journal_bytes(self) -> int:
-        """Size of the journal with its write-ahead log on disk, in bytes. Looks, never opens."""
-        total = 0
-        for name in (_JOURNAL_NAME, _JOURNAL_NAME + "-wal"):
-            try:
-                total += (self.folder / name).stat().st_size
-            except FileNotFoundError:
-                continue
-        return total
-
 
 def find_folder(setting: str | None = None) -> Path:
     """Where the state is: the setting, else TOOL_FIREWALL_STATE, else the user's default. Opens nothing."""

@@ -8,7 +8,7 @@ that `doctor` can still speak when it cannot be loaded.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -16,15 +16,15 @@ from typing import TYPE_CHECKING
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from ..config import ConfigError, Settings, load
-from ..journal.interface import Journal, Worker
-from ..journal.sqlite import SqliteJournal
+from ..journal.interface import Journal, SnapshotInfo, Worker
+from ..journal.opening import open_journal
 from ..state import State, open_state
 from .output import console, warn
 
 if TYPE_CHECKING:
     from .._native import Engine
+    from ..restoring import Restored
 
-_BATCH = 4096
 _QUIET_SECONDS = 0.5  # a progress bar appears only when reading takes longer
 
 
@@ -38,6 +38,9 @@ class History:
     settings_known: bool  # False: no worker has said what it runs with, and these are the defaults
     workers: list[Worker]
     cursor: int
+    where: str
+    journal_bytes: int
+    snapshot: SnapshotInfo | None  # the newest one that can be used
     now: float
 
 
@@ -45,7 +48,7 @@ class History:
 def reading(folder: str | None) -> Iterator[tuple[State, Journal]]:
     """The existing state folder and its journal, closed afterwards. Raises StateError and JournalError."""
     state = open_state(folder, create=False)
-    journal = SqliteJournal(state.folder, create=False, busy_seconds=2.0)
+    journal = open_journal(load({}), state, create=False, busy_seconds=2.0)
     try:
         yield state, journal
     finally:
@@ -53,15 +56,29 @@ def reading(folder: str | None) -> Iterator[tuple[State, Journal]]:
 
 
 def read_history(folder: str | None) -> History:
-    """Reads the whole journal into a fresh engine, with a progress bar when it takes long."""
+    """The newest snapshot and the journal after it, with a progress bar when it takes long."""
     with reading(folder) as (state, journal):
         workers = journal.workers()
         settings, known = settings_of(workers)
         from ..engines import build_engine
 
-        engine = build_engine(settings, state.key)
-        cursor = _apply_all(journal, engine)
-    return History(state, engine, settings, known, workers, cursor, time.time())
+        restored = _restore(journal, lambda: build_engine(settings, state.key))
+        for refused in restored.refused:
+            warn(refused)
+        if restored.lost:
+            warn(restored.lost)
+        return History(
+            state=state,
+            engine=restored.engine,
+            settings=settings,
+            settings_known=known,
+            workers=workers,
+            cursor=restored.cursor,
+            where=journal.where,
+            journal_bytes=journal.size(),
+            snapshot=restored.snapshot,
+            now=time.time(),
+        )
 
 
 def settings_of(workers: list[Worker]) -> tuple[Settings, bool]:
@@ -77,8 +94,9 @@ def settings_of(workers: list[Worker]) -> tuple[Settings, bool]:
     return load({}), False
 
 
-def _apply_all(journal: Journal, engine: Engine) -> int:
-    cursor, applied, total = 0, 0, journal.last()
+def _restore(journal: Journal, build: Callable[[], Engine]) -> Restored:
+    from ..restoring import restore
+
     started = time.monotonic()
     bar = Progress(
         TextColumn("reading the journal"),
@@ -89,15 +107,14 @@ def _apply_all(journal: Journal, engine: Engine) -> int:
         transient=True,
         disable=not console(error=True).is_terminal,
     )
-    task = bar.add_task("", total=total)
+    task = bar.add_task("", total=None)
+
+    def show(cursor: int, last: int) -> None:
+        if time.monotonic() - started > _QUIET_SECONDS:
+            bar.start()
+            bar.update(task, completed=cursor, total=last)
+
     try:
-        while rows := journal.read_since(cursor, _BATCH):
-            engine.apply([record for _, record in rows])
-            cursor = rows[-1][0]
-            applied += len(rows)
-            if time.monotonic() - started > _QUIET_SECONDS:
-                bar.start()
-                bar.update(task, completed=applied)
+        return restore(journal, build, show)
     finally:
         bar.stop()
-    return cursor

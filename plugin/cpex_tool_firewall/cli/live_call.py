@@ -126,18 +126,19 @@ def _refusal(response: httpx.Response) -> str:
 
 
 def _wait_for_record(journal: Journal, cursor: int, tool: str, token: str) -> dict[str, Any] | None:
-    from .._native import decode_record
+    from .._native import decode_record, unpack
 
     until = time.monotonic() + _RECORD_SECONDS
     while True:
-        for found, record in journal.read_since(cursor):
-            cursor = found
-            try:
-                fields = decode_record(record)
-            except ValueError:
-                continue  # of a newer release; ours is among the readable ones
-            if fields["kind"] == "call" and _is_ours(fields, tool, token):
-                return fields
+        for entry in journal.read_since(cursor):
+            cursor = entry.cursor
+            for record in unpack(entry.body):
+                try:
+                    fields = decode_record(record)
+                except ValueError:
+                    continue  # of a newer release; ours is among the readable ones
+                if fields["kind"] == "call" and _is_ours(fields, tool, token):
+                    return fields
         if time.monotonic() >= until:
             return None
         time.sleep(_LOOK_SECONDS)

@@ -54,8 +54,10 @@ def describe(history: History) -> dict[str, Any]:
         "tools": summary["tools"],
         "verdicts": summary["decisions"],
         "journal": {
-            "records": history.cursor,
-            "bytes": history.state.journal_bytes(),
+            "where": history.where,
+            "cursor": history.cursor,
+            "bytes": history.journal_bytes,
+            "snapshot": history.snapshot._asdict() if history.snapshot else None,
             "unreadable": history.engine.counters()["records_unreadable"],
         },
         "workers": [describe_worker(worker, history.now) for worker in history.workers],
@@ -100,7 +102,11 @@ def _print(found: dict[str, Any], history: History) -> None:
     )
     say("verdicts   " + ", ".join(f"{name} {count:,}" for name, count in found["verdicts"].items()))
     journal = found["journal"]
-    say(f"journal    {counted(journal['records'], 'record')}, {size(journal['bytes'])} in {found['state']}")
+    snapshot = journal["snapshot"]
+    saved = (
+        f"snapshot of {moment(snapshot['at'])}, {size(snapshot['size'])}" if snapshot else "no snapshot yet"
+    )
+    say(f"journal    {size(journal['bytes'])} in {journal['where']}; {saved}")
     if journal["unreadable"]:
         say(f"           {counted(journal['unreadable'], 'record')} could not be read", _BAD)
     if found["scopes"]:

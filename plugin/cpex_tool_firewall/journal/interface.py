@@ -70,7 +70,7 @@ class Pack(NamedTuple):
     """Records on their way into a journal."""
 
     kind: int  # a Kind
-    count: int  # of records
+    records: int  # how many
     body: bytes
 
 
@@ -79,7 +79,7 @@ class Entry(NamedTuple):
 
     cursor: int
     kind: int
-    count: int
+    records: int
     body: bytes
 
 
@@ -216,6 +216,9 @@ class Journal(Protocol):
 
     def lead(self, worker: str, seconds: float) -> bool:
         """Elects one worker: True when `worker` holds the lead for the next `seconds`, newly or as before."""
+
+    def tidy(self) -> None:
+        """What the elected worker does once a second to keep the store in order; quick."""
 
     def heal(self, cursor: int) -> int:
         """After JournalLost: saves what can be saved and goes on with a working history. Returns the cursor
