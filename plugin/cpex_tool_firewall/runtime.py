@@ -261,7 +261,7 @@ class Runtime:
                 self._cursor = entry.cursor
                 self._records_read += entry.records
                 self._note_digest()
-            if len(entries) < _READ_BATCH:
+            if len(entries) < _READ_BATCH or self._waiting:  # a decision that waits for its record goes first
                 break
         if new and (modes := self.engine.modes()) != self._modes:
             self._modes = modes
