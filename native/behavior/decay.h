@@ -15,18 +15,39 @@ class Decay {
   static constexpr double kSpan = 20;  // half-lives between two landmarks; 2^20 keeps floats exact enough
   static constexpr float kForgotten = 1e-6F;  // what is left of one event after kSpan half-lives
 
+  static constexpr double kMostUnseen = 2;     // half-lives that a time nobody saw may let pass
+  static constexpr double kMostDoubtful = .5;  // half-lives that one doubtful call may lie off
+
   explicit Decay(double half_life_s) : half_life_(half_life_s) {}
 
-  // Weight of an event at `now` (s). Moves the landmark, and with it epoch(), when needed. The first call
-  // chooses it among fixed times, so that it does not matter who called first: one tenant must not be able to
-  // tell from the last bits of its scores that another is there.
+  // The time weight() takes, for a time of the clocks (s). They differ once clocks have jumped.
+  double faded(double now) const { return now - shift_; }
+
+  // The same for a call of which it is not clear whether its time is right (clock.h): it weighs as its own
+  // time says as long as that is within reason. `newest`: the latest time believed.
+  double faded(double own, double newest) const {
+    return faded(std::clamp(own, newest - kMostDoubtful * half_life_, newest + kMostDoubtful * half_life_));
+  }
+
+  // The clocks were believed to show `from` and are now believed to show `to` (s). Nobody saw the time
+  // between, so it fades counts by no more than kMostUnseen half-lives: a wrong clock that is believed must
+  // not wipe out what everybody has learned. Backward, counts keep their worth, or all new calls would weigh
+  // nothing beside them; a step of up to one half-life needs no help, and can be taken back without a trace.
+  void jump(double from, double to) {
+    const double before = faded(from);
+    shift_ = to - std::clamp(to, before - half_life_, before + kMostUnseen * half_life_);
+  }
+
+  // Weight of an event at `now` (s, faded()). Moves the landmark, and with it epoch(), when needed. The first
+  // call chooses it among fixed times, so that it does not matter who called first: one tenant must not be
+  // able to tell from the last bits of its scores that another is there.
   double weight(double now) {
     if (started_ && now == last_time_) return last_weight_;
     if (!started_) {
       landmark_ = std::floor(now / (kSpan * half_life_)) * kSpan * half_life_;
       started_ = true;
     }
-    // A clock that was set far back must not make weights vanish: everything is divided by them.
+    // What lies far back must not weigh nothing at all: everything is divided by weights.
     const double age = std::max(-kSpan, (now - landmark_) / half_life_);
     if (age <= kSpan) return noted(now, std::exp2(age));
     const double spans = std::floor(age / kSpan);
@@ -55,6 +76,7 @@ class Decay {
   double last_time_ = 0;  // a call is often learned with the time it was checked at
   double last_weight_ = 1;
   double landmark_ = 0;
+  double shift_ = 0;  // s, of faded()
   bool started_ = false;
   std::uint32_t epoch_ = 0;
 };

@@ -91,16 +91,19 @@ Session& Model::session_of(Principal& user, std::uint64_t id, double now) {
 }
 
 void Model::begin(const PrincipalPtr& user, Peers& group, Peers& tenant, std::uint64_t session,
-                  const Tool& tool, double now) {
-  sight_.now = now;
-  sight_.weight = decay_.weight(now);
+                  const Tool& tool, const Moment& when) {
+  past_ = when.past;
+  // History has faded by its age, whatever that is.
+  faded_ = when.past ? decay_.faded(when.own) : decay_.faded(when.own, when.everybody);
+  sight_.now = when.own;
+  sight_.weight = decay_.weight(faded_);
   refresh(user->counts, user->epoch);
   refresh(group.counts, group.epoch);
   refresh(tenant.counts, tenant.epoch);
   sight_.levels = {user.get(), &group, &tenant};
-  sight_.hour_bin = user->zone->hour_bin(now);
+  sight_.hour_bin = user->zone->hour_bin(when.own);
   sight_.tool = &tool;
-  session_ = &session_of(*user, session, now);
+  session_ = &session_of(*user, session, when.own);
   sight_.session = session_;
   sight_.usage.set(hasher_, tool, *session_);
   sight_.usage.read(sight_.levels);
@@ -189,11 +192,16 @@ void Model::learn_calibrators(Calibrators& calibrators, double risk) const {
 }
 
 void Model::finish(const PrincipalPtr& user, double risk, bool blocked, Scored& scored) {
-  learn_calibrators(risk);
-  for (const SignalPtr& signal : signals_) signal->count(sight_, blocked);
   session_->last = later(session_->last, sight_.now);
-  user->last = later(user->last, sight_.now);
   if (user->first <= 0) user->first = sight_.now;
+  if (past_) {
+    user->first = std::min(user->first, sight_.now);
+    user->last = std::max(user->last, sight_.now);
+  } else {
+    learn_calibrators(risk);
+    for (const SignalPtr& signal : signals_) signal->count(sight_, blocked);
+    user->last = later(user->last, sight_.now);
+  }
   user->used = true;
   ++user->calls;
   if (blocked) {
@@ -205,6 +213,7 @@ void Model::finish(const PrincipalPtr& user, double risk, bool blocked, Scored& 
   }
 
   scored.now = sight_.now;
+  scored.faded = faded_;
   scored.risk = risk;
   scored.starts_session = session_->previous == nullptr;
   scored.hour_bin = sight_.hour_bin;
@@ -263,7 +272,7 @@ void Model::hold_again(Principal& user, const ItemKey& item, const Occasion& cal
 void Model::learn(const Scored& scored) {
   Ran ran;
   ran.now = scored.now;
-  ran.weight = decay_.weight(scored.now);
+  ran.weight = decay_.weight(scored.faded);
   ran.starts_session = scored.starts_session;
   ran.hour_bin = scored.hour_bin;
   ran.levels = {scored.user.get(), scored.group, scored.tenant};

@@ -9,6 +9,7 @@
 #include <string>
 #include <vector>
 
+#include "behavior/clock.h"
 #include "behavior/decay.h"
 #include "behavior/fusion.h"
 #include "behavior/principals.h"
@@ -39,7 +40,8 @@ struct Score {
 
 // What learn() needs to know of a call that was scored: kept while the tool runs.
 struct Scored {
-  double now = 0;
+  double now = 0;    // s, its own time
+  double faded = 0;  // s, for Decay::weight()
   double risk = 0;
   bool starts_session = false;
   std::uint32_t hour_bin = 0;
@@ -64,8 +66,8 @@ class Model {
   // not blocked.
   template <class Decide>
   Score score(const PrincipalPtr& user, Peers& group, Peers& tenant, std::uint64_t session, const Tool& tool,
-              double now, Scored& scored, const Decide& decide) {
-    begin(user, group, tenant, session, tool, now);
+              const Moment& when, Scored& scored, const Decide& decide) {
+    begin(user, group, tenant, session, tool, when);
     Score score = measure();
     finish(user, score.risk, decide(score.risk), scored);
     return score;
@@ -73,6 +75,9 @@ class Model {
 
   // Learns from a call that ran: tools, paths, hours.
   void learn(const Scored& scored);
+
+  // Clocks jumped (s); see Decay::jump().
+  void jump(double from, double to) { decay_.jump(from, to); }
 
   std::uint64_t held_refused() const { return held_refused_; }  // high-risk new items beyond kHeldPerUser
   std::uint64_t sessions_dropped() const { return sessions_dropped_; }
@@ -82,7 +87,7 @@ class Model {
   // What a principal's stored sums are divided by at `now` to get decayed counts; brings them up to date
   // first.
   double weight_for(Principal& user, double now) {
-    const double weight = decay_.weight(now);
+    const double weight = decay_.weight(decay_.faded(now));
     refresh(user.counts, user.epoch);
     return weight;
   }
@@ -94,7 +99,7 @@ class Model {
   };
 
   void begin(const PrincipalPtr& user, Peers& group, Peers& tenant, std::uint64_t session, const Tool& tool,
-             double now);
+             const Moment& when);
   Score measure();
   std::vector<Reason> reasons(double risk) const;
   void finish(const PrincipalPtr& user, double risk, bool blocked, Scored& scored);
@@ -126,6 +131,8 @@ class Model {
 
   // Of the call in hand.
   Sight sight_;
+  bool past_ = false;  // history, see clock.h
+  double faded_ = 0;   // s, for Decay::weight()
   Session* session_ = nullptr;
   std::array<double, kMostChannels> raw_{};
   std::array<double, kMostChannels> prior_{};

@@ -17,6 +17,7 @@
 #include <string_view>
 #include <vector>
 
+#include "behavior/clock.h"
 #include "behavior/levels.h"
 #include "behavior/usage.h"
 
@@ -43,10 +44,10 @@ struct Sight {
   Usage usage;
 };
 
-// The later of two times of calls, which arrive a little out of order from several processes. A time far
-// before `last` means that the clock had run ahead and was set back: then `now` holds, or nothing would fade
-// until `last` comes again.
-inline double later(double last, double now) { return now < last - 3600 ? now : std::max(last, now); }
+// The later of two times of calls, which arrive a little out of order from several processes. A time further
+// before `last` means that a clock had run ahead: then `now` holds, or nothing would fade until `last` comes
+// again.
+inline double later(double last, double now) { return now < last - Clock::kSkew ? now : std::max(last, now); }
 
 // What a signal wants to tell people: two numbers everybody understands and up to four for its sentence.
 // These are recorded, so that the sentence can be made again later from the journal alone.

@@ -146,6 +146,9 @@ py::dict counters_dict(const Engine& engine) {
   out["records_unreadable"] = counts.unreadable;
   out["records_repeated"] = counts.repeated;
   out["records_applied"] = counts.applied;
+  out["clock_ahead"] = engine.clock().state().ahead;
+  out["clock_behind"] = engine.clock().state().behind;
+  out["clock_moved"] = engine.clock().state().moved;
   out["records_queued"] = engine.queued();
   out["users_evicted"] = engine.model().principals().evicted();
   out["groups_refused"] = engine.model().principals().groups_refused();

@@ -14,6 +14,7 @@ namespace {
 
 constexpr std::uint64_t kIncidentKind = 1001;
 constexpr std::uint64_t kCallerKind = 1002;
+constexpr std::uint64_t kHistoryKind = 1003;
 constexpr double kDay = 86400;
 constexpr std::size_t kMostAppliedCallers = 1U << 16;
 constexpr std::string_view kMoreTools = "(more tools)";
@@ -102,17 +103,19 @@ void Engine::decide(const InstancePolicy& policy, const Caller& caller, std::str
 Verdict Engine::check(const InstancePolicy& policy, const CallerPtr& caller, std::string_view server,
                       std::string_view tool, const Arguments& arguments, double now) {
   now = possible(now);
-  expire(now);
+  const Moment when = read_clock(now, Clock::Origin::kLive);
+  expire(when.everybody);
   resolve(*caller);
-  saw_call(now);
+  saw_call(when);
   Verdict verdict;
   verdict.tool = &tool_named(server, tool);
   const RecordId id{settings_.worker, ++seq_, now};
   verdict.incident = hasher_.pair(kIncidentKind, id.worker, id.seq);
+  InFlight::Call& call = next_call({id.worker, id.seq, when.everybody});
   Score score = model_.score(caller->principal, *caller->group_level, *caller->tenant_level,
-                             caller->session_id, *verdict.tool, now, next_call(id).scored, [&](double risk) {
+                             caller->session_id, *verdict.tool, when, call.scored, [&](double risk) {
                                verdict.risk = risk;
-                               decide(policy, *caller, tool, arguments, now, verdict);
+                               decide(policy, *caller, tool, arguments, when.everybody, verdict);
                                return verdict.blocked;
                              });
   verdict.reasons = std::move(score.reasons);
@@ -133,7 +136,7 @@ Verdict Engine::check(const InstancePolicy& policy, const CallerPtr& caller, std
 
 bool Engine::observe(std::uint64_t ticket, Outcome outcome, double now) {
   now = possible(now);
-  expire(now);
+  expire(clock_.settled(now));
   const std::optional<InFlight::Call> call = in_flight_.take(ticket);
   if (!call) {
     ++counts_.unpaired;
@@ -152,12 +155,19 @@ void Engine::expire(double now) {
   }
 }
 
-double Engine::possible(double now) const { return std::abs(now) < kMostTime ? now : last_call_; }
+double Engine::possible(double now) const { return std::abs(now) < kMostTime ? now : clock_.newest(); }
 
-void Engine::saw_call(double now) {
+Moment Engine::read_clock(double ts, Clock::Origin origin) {
+  const Moment when = clock_.read(ts, origin);
+  if (double from = 0; clock_.jumped(from)) [[unlikely]]
+    model_.jump(from, clock_.newest());
+  return when;
+}
+
+void Engine::saw_call(const Moment& when) {
   ++calls_;
-  if (first_call_ <= 0 || now < first_call_) first_call_ = now;
-  last_call_ = std::max(last_call_, now);
+  const double seen = when.past ? when.own : when.everybody;
+  if (first_call_ <= 0 || seen < first_call_) first_call_ = seen;
 }
 
 InFlight::Call& Engine::next_call(const RecordId& id) {
@@ -273,7 +283,9 @@ bool Engine::seen(const RecordId& id) {
 }
 
 void Engine::apply_record(CallRecord& record) {
-  expire(record.id.ts);
+  const Moment when =
+      read_clock(record.id.ts, record.incident == 0 ? Clock::Origin::kImported : Clock::Origin::kLive);
+  expire(when.everybody);
   auto caller = std::make_shared<Caller>();
   caller->tenant = std::move(record.tenant);
   caller->user = std::move(record.user);
@@ -286,16 +298,20 @@ void Engine::apply_record(CallRecord& record) {
   if (applied_callers_.size() >= kMostAppliedCallers) applied_callers_.clear();
   caller = applied_callers_.try_emplace(key, std::move(caller)).first->second;
   resolve(*caller);
-  saw_call(record.id.ts);
+  saw_call(when);
   ++counts_.applied_verdicts[index(record.decision)][index(record.mode)];
-  model_.score(caller->principal, *caller->group_level, *caller->tenant_level, caller->session_id,
-               tool_named(record.server, record.tool), record.id.ts, next_call(record.id).scored,
+  // History has conversations of its own.
+  const std::uint64_t session =
+      when.past ? hasher_.pair(kHistoryKind, caller->session_id) : caller->session_id;
+  model_.score(caller->principal, *caller->group_level, *caller->tenant_level, session,
+               tool_named(record.server, record.tool), when,
+               next_call({record.id.worker, record.id.seq, when.everybody}).scored,
                [&](double) { return record.blocked; });
   if (!record.blocked) in_flight_.add(true);
 }
 
 void Engine::apply_record(OutcomeRecord& record) {
-  expire(record.id.ts);
+  expire(clock_.settled(record.id.ts));
   if (const auto call = in_flight_.take(record.id.worker, record.id.seq)) model_.learn(call->scored);
 }
 

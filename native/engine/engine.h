@@ -118,7 +118,8 @@ class Engine {
   std::size_t queued() const { return ordinary_.size() + findings_.size(); }
   std::uint64_t calls() const { return calls_; }
   double first_call() const { return first_call_; }
-  double last_call() const { return last_call_; }
+  double last_call() const { return clock_.newest(); }
+  const Clock& clock() const { return clock_; }
 
   // Every tool seen, in the order first seen.
   const std::vector<const Tool*>& tools() const { return tool_order_; }
@@ -142,7 +143,8 @@ class Engine {
   void decide(const InstancePolicy& policy, const Caller& caller, std::string_view tool,
               const Arguments& arguments, double now, Verdict& verdict) const;
   double possible(double now) const;  // `now`, or the last time known when no clock says so
-  void saw_call(double now);
+  Moment read_clock(double ts, Clock::Origin origin);
+  void saw_call(const Moment& when);
   InFlight::Call& next_call(const RecordId& id);
   void push(bool finding, Queueable what);
   static std::string encode_queued(const Queued& queued);
@@ -175,7 +177,7 @@ class Engine {
   std::uint64_t read_digest_ = 1;
   std::uint64_t calls_ = 0;
   double first_call_ = 0;
-  double last_call_ = 0;
+  Clock clock_;
 };
 
 }  // namespace tool_firewall
