@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """What is wrong with the firewall right now, for the log, the heartbeat and the metrics.
 
-An alarm has a cause, a fixed word such as ``state``. It is logged as an ERROR when it begins, and after
-that only counted, however often it is raised; its end is logged too. A cause that comes and goes is logged
-once a minute at most.
+An alarm has a cause, a fixed word such as ``state``. It is logged as an ERROR when it begins and when its
+text changes, and otherwise only counted, however often it is raised; its end is logged too. A cause that
+comes and goes is logged once a minute at most: what began within that minute is logged after it, if it is
+raised then.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ logger = logging.getLogger(__name__)
 @dataclass(slots=True)
 class _Alarm:
     text: str = ""
+    told: str = ""  # the text that was logged last since the alarm began
     active: bool = False
     count: int = 0
     logged: float = -math.inf  # monotonic, as is the next one
@@ -43,12 +45,13 @@ class Alarms:
         now = time.monotonic()
         with self._lock:
             alarm = self._alarms.setdefault(cause, _Alarm())
-            news = not alarm.active or alarm.text != text
-            speak = news and now - alarm.logged >= _QUIET_SECONDS
+            if now >= alarm.until:  # it had ended by itself
+                alarm.told = ""
+            speak = alarm.told != text and now - alarm.logged >= _QUIET_SECONDS
             alarm.count += 1
             alarm.active, alarm.text, alarm.until = True, text, now + lasts
             if speak:
-                alarm.logged = now
+                alarm.logged, alarm.told = now, text
         if speak:
             logger.error("tool firewall alarm [%s]: %s", cause, text)
 
@@ -59,8 +62,10 @@ class Alarms:
             if alarm is None or not alarm.active:
                 return
             alarm.active = False
+            told, alarm.told = alarm.told, ""
             count = alarm.count
-        logger.warning("tool firewall alarm [%s] is over (raised %d times so far)", cause, count)
+        if told:
+            logger.warning("tool firewall alarm [%s] is over (raised %d times so far)", cause, count)
 
     def active(self) -> list[str]:
         """One sentence for each alarm that is on."""

@@ -74,6 +74,7 @@ class ToolFirewallPlugin(Plugin):  # type: ignore[misc]
         cannot be opened in block mode.
         """
         super().__init__(config)
+        self.in_use = True
         self._label = config.name
         self._settings = _settings(config)
         self._runtime: Runtime | None = None
@@ -126,7 +127,10 @@ class ToolFirewallPlugin(Plugin):  # type: ignore[misc]
         """Nothing to do: the runtime runs since the constructor."""
 
     async def shutdown(self) -> None:
-        """Nothing to do: hooks of this instance may still run, and the runtime belongs to the process."""
+        """Notes that the gateway gave this instance up. Nothing is freed: hooks of it may still run, and the
+        runtime belongs to the process.
+        """
+        self.in_use = False
 
     def detach(self) -> None:
         """Forgets the runtime, because the process was forked or is ending. The next call acquires one."""

@@ -45,6 +45,7 @@ from .journal.interface import HEARTBEAT_SECONDS, Heartbeat, Journal, JournalErr
 from .journal.opening import open_journal
 from .keeper import Keeper
 from .outbox import Outbox, urgent
+from .placement import Lookout, Placed, Placement, may_block
 from .restoring import label_of, restore
 from .state import State, StateError, digest, find_folder, open_state
 
@@ -67,7 +68,7 @@ _RETRY_OPEN_SECONDS: Final = (
 logger = logging.getLogger(__name__)
 
 
-class Instance(Protocol):
+class Instance(Placed, Protocol):
     """What a runtime knows of a plugin instance that uses it."""
 
     def detach(self) -> None:
@@ -109,6 +110,9 @@ class Runtime:
         self._stopping = False
         self._failing: dict[str, tuple[float, float]] = {}  # by step: pause, and monotonic end of it
         self._next_beat = 0.0
+        self._lookout = Lookout()
+        self._placement = Placement()
+        self._next_look = 0.0
         self._modes: object = self.engine.modes()
         self._thread = threading.Thread(target=self._run, name="tool-firewall-journal", daemon=True)
         self._thread.start()
@@ -169,6 +173,7 @@ class Runtime:
         waited_for = bool(self._waiting)
         self._try(_WRITE, self._store, now=waited_for or self._stopping)
         self._try(_READ, self._read)
+        self._try("placement", self._look_when_due)
         self._try("journal-heartbeat", self._beat_when_due)
         self._try("journal-keeping", lambda: self._keep(busy=waited_for))
 
@@ -286,6 +291,25 @@ class Runtime:
                 lasts=_LOST_ALARM_SECONDS,
             )
 
+    def _look_when_due(self) -> None:
+        """Looks how the gateway runs the plugin; whatever is wrong with that is the alarm `override`."""
+        if time.monotonic() < self._next_look:
+            return
+        self._next_look = time.monotonic() + HEARTBEAT_SECONDS
+        now = time.time()
+        self._placement = self._lookout.look(
+            self._in_use(), lambda run: may_block(self.engine, self.settings, run, now)
+        )
+        self._placement.tell(self.alarms)
+
+    def _in_use(self) -> list[Instance]:
+        """The instances that the gateway has not shut down."""
+        while True:
+            try:
+                return [instance for instance in self.instances if instance.in_use]
+            except RuntimeError:  # the event loop added one meanwhile
+                continue
+
     def _beat_when_due(self) -> None:
         if time.monotonic() < self._next_beat:
             return
@@ -310,7 +334,9 @@ class Runtime:
             cursor=self._cursor,
             generation=self._journal.generation,
             digest=self._digests.get(self._cursor, ""),
-            instances=len(self.instances),
+            instances=len(self._in_use()),
+            plugin_mode=self._placement.plugin_mode,
+            plugin_priority=self._placement.plugin_priority,
             counters=self.engine.counters() | event_counts(),
             alarms=self.alarms.active(),
         )

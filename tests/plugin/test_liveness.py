@@ -14,7 +14,7 @@ NOW = 1_790_000_000.0
 
 
 def worker(pid: int, age: float = 0.0, *, host: str = "one", left: bool = False, **body: Any) -> Worker:
-    """A worker last heard of `age` seconds before NOW, and started an hour before that unless `body` says it."""
+    """A worker last heard of `age` seconds before NOW, and started an hour before that unless told."""
     seen = NOW - age
     about = {"pid": pid, "host": host, "started": seen - 3600, "last_seen": seen} | body
     return Worker(f"{host}:{pid}", seen, about, left)

@@ -92,3 +92,32 @@ def test_an_alarm_that_nobody_clears_runs_out(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr(alarms_module.time, "monotonic", lambda: later)
     assert alarms.active() == []
     assert alarms.counts() == {"binding": 1}
+
+
+def test_an_alarm_that_begins_anew_within_the_minute_is_logged_after_it(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    now = [1000.0]
+    monkeypatch.setattr(alarms_module.time, "monotonic", lambda: now[0])
+    alarms = Alarms()
+    alarms.report("override", "one")
+    alarms.clear("override")
+    said = len(caplog.records)
+    for now[0] in range(1005, 1060, 5):
+        alarms.report("override", "two")
+    assert len(caplog.records) == said
+    for now[0] in range(1060, 1200, 5):
+        alarms.report("override", "two")
+    assert len(caplog.records) == said + 1
+    assert "two" in caplog.records[-1].getMessage()
+    alarms.clear("override")
+    assert "over" in caplog.records[-1].getMessage()
+
+
+def test_an_alarm_that_comes_and_goes_is_quiet_both_ways(caplog: pytest.LogCaptureFixture) -> None:
+    alarms = Alarms()
+    for _ in range(20):
+        alarms.report("journal-write", "locked")
+        alarms.clear("journal-write")
+    assert len(caplog.records) == 2
+    assert alarms.counts() == {"journal-write": 20}

@@ -15,10 +15,11 @@ from pathlib import Path
 from typing import Any, Final, Literal
 
 from ..config import ConfigError, load
+from ..gateway_view import KIND
 from ..journal.interface import JournalError, Worker
 from ..liveness import state_of
 from ..state import State, StateError, open_state
-from .plugin_config import KIND, FileError, plugin_entries, read_document
+from .plugin_config import FileError, plugin_entries, read_document
 
 FAIL_VARIABLE: Final = "PLUGINS_FAIL_ON_PLUGIN_ERROR"
 CONFIG_VARIABLE: Final = "PLUGINS_CONFIG_FILE"

@@ -4,14 +4,13 @@
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 import jinja2
 import yaml
 from jinja2.sandbox import SandboxedEnvironment
 
-KIND: Final = "cpex_tool_firewall.plugin.ToolFirewallPlugin"
-"""What a plugin entry's `kind` must be."""
+from ..gateway_view import KIND
 
 
 class FileError(Exception):
