@@ -44,6 +44,7 @@ MUST_MEET = (
     *("held", "held_again", "released", "floor_of_held"),
     *("floor_of_limit", "floor_of_record", "exempt"),
     *("rare_again", "halved", "epochs"),
+    *("clock_ahead", "clock_behind", "clock_corrected", "clock_moved_on", "clock_moved_back"),
 )
 
 
@@ -83,7 +84,6 @@ class Pair:
         self.policies: dict[tuple[str, float], _native.Policy] = {}
         self.tickets: dict[int, tuple[int, int]] = {}  # by step id: of the engine, of the model
         self.deviation = Deviation()
-        self.now = 0.0  # of the latest call
 
     def run(self, steps: Iterable[Step]) -> Deviation:
         for number, step in enumerate(steps):
@@ -98,7 +98,6 @@ class Pair:
 
     def feed(self, step: Step) -> None:
         if step.call is not None:
-            self.now = max(self.now, step.now)
             self.tickets[step.id] = self.check(step.call, step.now)
             return
         ours, theirs = self.tickets.pop(step.id)
@@ -147,12 +146,13 @@ class Pair:
 
     def compare_baselines(self) -> None:
         """What was learned of every user, as `tool-firewall baseline show` would tell it."""
+        now = self.model.clock.newest or 0.0
         for (tenant, name), user in self.model.users.items():
             baseline = self.engine.baseline(tenant, name)
             assert baseline is not None
-            user.counts.refresh(self.model.clock)
-            weight = self.model.clock.weight(self.now)
-            facts = self.model.facts(user, self.now)
+            user.counts.refresh(self.model.decay)
+            weight = self.model.decay.weight(self.model.decay.faded(now, now))
+            facts = self.model.facts(user, now)
             tools = {f"{one['server']}/{one['tool']}".lstrip("/"): one["count"] for one in baseline["tools"]}
             counted = {
                 key.tool: sum_
@@ -171,7 +171,7 @@ class Pair:
             assert held == sorted(
                 (item.kind, (item.origin or "").rpartition("/")[2], item.tool.rpartition("/")[2])
                 for item, held_item in user.held.items()
-                if held_item.since + self.model.settings.new_for > self.now
+                if held_item.since + self.model.settings.new_for > now
             )
             assert baseline["signals"].keys() == facts.keys()
             for signal, expected in facts.items():
@@ -182,7 +182,7 @@ class Pair:
     def met(self) -> Counter[str]:
         """How often the traffic reached each case of the model."""
         halved = sum(one.halved for peers in self.model.peers.values() for one in peers.calibrators.values())
-        return self.model.met + Counter(epochs=self.model.clock.epoch, halved=halved)
+        return self.model.met + self.model.clock.met + Counter(epochs=self.model.decay.epoch, halved=halved)
 
     def caller(self, call: Call) -> _native.Caller:
         key = (call.tenant, call.user, call.group, call.session)

@@ -6,6 +6,8 @@ import struct
 from collections.abc import Hashable
 
 HALF_LIVES_PER_EPOCH = 20.0
+MOST_DOUBTFUL = 0.5  # half-lives
+MOST_UNSEEN = 2.0  # half-lives
 FORGOTTEN = 1e-6  # what is left of an event of weight 1 after one epoch is just below
 
 _FLOAT = struct.Struct("f")
@@ -16,17 +18,30 @@ def float32(value: float) -> float:
     return float(_FLOAT.unpack(_FLOAT.pack(value))[0])
 
 
-class Clock:
+class Decay:
     """An event at time t weighs 2^((t - landmark) / half_life) for ever; readers divide by the weight of now.
 
     Landmarks lie 20 half-lives apart, whoever called first; when a call passes the next, an epoch begins. A
     time more than 20 half-lives before the landmark counts as 20: weights divide, so none may vanish.
+
+    Weights take the time of faded(), which leaves out what nobody saw when clocks jumped.
     """
 
     def __init__(self, half_life: float) -> None:
         self.half_life = half_life  # s
         self.landmark: float | None = None
         self.epoch = 0
+        self.shift = 0.0  # s
+
+    def faded(self, own: float, newest: float) -> float:
+        """The time to weigh a call by, in s; half a half-life off the newest time believed at the most."""
+        most = MOST_DOUBTFUL * self.half_life
+        return min(max(own, newest - most), newest + most) - self.shift
+
+    def jump(self, from_: float, to: float) -> None:
+        """The time believed jumped: forward it fades counts by two half-lives at the most, back by none."""
+        before = from_ - self.shift
+        self.shift = to - min(max(to, before - self.half_life), before + MOST_UNSEEN * self.half_life)
 
     def weight(self, now: float) -> float:
         apart = HALF_LIVES_PER_EPOCH * self.half_life
@@ -63,11 +78,11 @@ class Counts:
         self.add(cell, weight)
         self.add(row, weight)
 
-    def refresh(self, clock: Clock) -> None:
-        """Restates the sums for the clock's present epoch, and forgets what has become too small."""
-        if self.epoch == clock.epoch:
+    def refresh(self, decay: Decay) -> None:
+        """Restates the sums for the present epoch, and forgets what has become too small."""
+        if self.epoch == decay.epoch:
             return
-        factor = math.exp2(-HALF_LIVES_PER_EPOCH * (clock.epoch - self.epoch))
+        factor = math.exp2(-HALF_LIVES_PER_EPOCH * (decay.epoch - self.epoch))
         scaled = {key: float32(value * factor) for key, value in self.sums.items()}
         self.sums = {key: value for key, value in scaled.items() if value >= float32(FORGOTTEN)}
-        self.epoch = clock.epoch
+        self.epoch = decay.epoch

@@ -8,7 +8,8 @@ from zoneinfo import ZoneInfo
 
 from .burst import Burst
 from .calibration import PRIOR_STRENGTH, RARE, RARE_FROM, RARE_ONCE, TENANT_STRENGTH, prior_surprise
-from .decay import Clock
+from .clock import Clock
+from .decay import Decay
 from .frequency import Frequency
 from .fusion import HIGH_RISK, NOTABLE, TRUNCATED, risk_of, share, surprise_of_floor
 from .novel_path import NovelPath
@@ -84,7 +85,8 @@ class Running:
 class Model:
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
-        self.clock = Clock(settings.half_life)
+        self.clock = Clock()
+        self.decay = Decay(settings.half_life)
         self.novelty = Novelty(settings.new_for)
         self.path = NovelPath()
         self.hours = OffHours()
@@ -99,8 +101,11 @@ class Model:
         self.met: Counter[str] = Counter()  # which cases the traffic reached
 
     def check(self, call: Call, now: float) -> Verdict:
-        self.expire(now)
-        scene, session = self._scene(call, now)
+        own, everybody = self.clock.read(now)
+        if self.clock.jump is not None:
+            self.decay.jump(*self.clock.jump)
+        self.expire(everybody)
+        scene, session = self._scene(call, own, everybody)
 
         prior: dict[str, float] = {}
         surprises: dict[str, float] = {}
@@ -143,12 +148,12 @@ class Model:
         self.frequency.count_call(scene)
         self.burst.count_call(scene, blocked)
         previous = session.previous
-        session.last = later(session.last, now)
+        session.last = later(session.last, own)
         ticket = 0
         if blocked:
             for item in (scene.tool, scene.step):
                 if item not in scene.user.counts.sums:
-                    self._hold_again(scene.user, item, now, risk)
+                    self._hold_again(scene.user, item, own, risk)
         else:
             ticket = self.tickets = self.tickets + 1
             self.running[ticket] = Running(scene, risk, previous is None)
@@ -160,7 +165,7 @@ class Model:
 
     def observe(self, ticket: int, now: float) -> bool:
         """False when the call is not (or no longer) running."""
-        self.expire(now)
+        self.expire(self.clock.settled(now))
         if ticket not in self.running:
             self.met["unpaired"] += 1
             return False
@@ -179,13 +184,14 @@ class Model:
         """Calls count as done in the order they came: a later one waits for those before it."""
         while self.running:
             ticket, oldest = next(iter(self.running.items()))
-            if -FAR_AHEAD <= now - oldest.scene.now <= DONE_AFTER:
+            if -FAR_AHEAD <= now - oldest.scene.everybody <= DONE_AFTER:
                 return
             self.met["assumed_done"] += 1
             self._learn(self.running.pop(ticket))
 
-    def _scene(self, call: Call, now: float) -> tuple[Scene, Session]:
-        weight = self.clock.weight(now)
+    def _scene(self, call: Call, now: float, everybody: float) -> tuple[Scene, Session]:
+        faded = self.decay.faded(now, everybody)
+        weight = self.decay.weight(faded)
         name = (call.tenant, call.user)
         tenant = self.peers.setdefault((call.tenant, ""), Peers())
         group = self.peers.setdefault((call.tenant, call.group), Peers())
@@ -194,11 +200,11 @@ class Model:
         user = self.users[name]
         user.group = group
         for counts in (user.counts, group.counts, tenant.counts):
-            counts.refresh(self.clock)
+            counts.refresh(self.decay)
         session = user.session(call.session, now, self.settings.session_idle)
         items = [Item("tool", None, call.tool), Item("step", session.previous, call.tool)]
         items += [Item("skip", earlier, call.tool) for earlier in session.earlier]
-        return Scene(now, weight, user, group, tenant, user.hour_bin(now), items), session
+        return Scene(now, everybody, faded, weight, user, group, tenant, user.hour_bin(now), items), session
 
     def _zone(self, call: Call) -> str:
         settings = self.settings
@@ -233,10 +239,10 @@ class Model:
 
     def _learn(self, running: Running) -> None:
         scene = running.scene
-        scene.weight = self.clock.weight(scene.now)
+        scene.weight = self.decay.weight(scene.faded)
         levels = (scene.user.counts, scene.group.counts, scene.tenant.counts)
         for counts in levels:
-            counts.refresh(self.clock)
+            counts.refresh(self.decay)
         news: dict[str, News] = {}
         for item in scene.items:
             new = item not in scene.user.counts.sums

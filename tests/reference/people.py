@@ -9,6 +9,7 @@ from typing import NamedTuple
 from zoneinfo import ZoneInfo
 
 from .calibration import Calibrator
+from .clock import SKEW
 from .decay import Counts
 
 EARLIER_TOOLS = 6
@@ -28,8 +29,8 @@ class Item(NamedTuple):
 
 
 def later(last: float | None, now: float) -> float:
-    """The later of two times; but `now` when `last` is over an hour ahead: then the clock was set back."""
-    if last is None or now < last - 3600:
+    """The later of two times; but `now` when `last` is over a minute ahead: then the clock was set back."""
+    if last is None or now < last - SKEW:
         return now
     return max(last, now)
 
@@ -116,7 +117,9 @@ class User:
 class Scene:
     """One call with everything the signals may look at."""
 
-    now: float
+    now: float  # s, the call's own time
+    everybody: float  # s, as the clock says
+    faded: float  # s, for Decay.weight
     weight: float  # forward-decay weight of an event now
     user: User
     group: Peers

@@ -4,7 +4,8 @@
 Three tenants with and without peer groups, users with habits, a nightly batch, somebody with a hundred
 sessions at once; on top of that bursts, strange tools that come again an hour and two days later, calls
 at odd hours, parallel calls, outcomes that come late, out of order or never, a clock that sometimes steps
-back or runs ahead, and jumps of months.
+back or runs ahead, single calls dated years off, a day on which one worker of four is off, and jumps of
+months.
 """
 
 import heapq
@@ -30,11 +31,13 @@ GROUPS = {"": ("",), "acme": ("sales", "ops", ""), "globex": ("", "all")}
 
 @dataclass(frozen=True)
 class Step:
-    """One thing that happens. `call` is None for an outcome; `id` pairs an outcome with its call."""
+    """One thing that happens. `call` is None for an outcome; `id` pairs an outcome with its call. `now` is what
+    the clock says then, `when` the true time, if that is known."""
 
     now: float
     id: int
     call: Call | None
+    when: float = 0.0
 
 
 @dataclass
@@ -90,10 +93,12 @@ class Traffic:
         self.order = count()
         self.ids = count(1)
         self.ahead = 0.0  # s that jumps have added
+        self.one_off = 0.0  # s by which every fourth call is off, for now
         for person in self.people:
             self.at(START + self.random.expovariate(1 / DAY), "session", person)
         self.at(START + DAY, "incident")
-        self.at(START + 20 * DAY, "clock_ahead")
+        self.at(START + 4 * DAY, "clock_ahead")
+        self.at(START + 9 * DAY, "one_wrong")
         self.at(START + 2 * HOUR, "batch", self.people[2])
 
     def at(self, when: float, what: str, *about: Any) -> None:
@@ -112,9 +117,9 @@ class Traffic:
                 done += 1
                 if done % jump_every == 0:
                     self.ahead += self.random.uniform(*self.jumps)
-                yield self.call(now, when, *about)
+                yield self.call(now + self.stray(), when, *about)
             elif what == "outcome":
-                yield Step(now, about[0], None)
+                yield Step(now, about[0], None, when)
             else:
                 getattr(self, what)(when, *about)
 
@@ -141,6 +146,7 @@ class Traffic:
                 person.threshold,
                 inspectable=self.random.random() > 0.002,
             ),
+            when,
         )
 
     def next_tool(self, person: Person) -> str:
@@ -169,12 +175,28 @@ class Traffic:
             following += (person.first_hour - local.hour) % 24 * HOUR
         self.at(following, "session", person)
 
+    def stray(self) -> float:
+        """How far off (s) the clock of the worker is that takes the next call."""
+        kind = self.random.random()
+        if kind < 0.0005:
+            return self.random.choice((-1, 1)) * self.random.choice((HOUR, 30 * HOUR, 20 * DAY, 3650 * DAY))
+        return self.one_off if kind < 0.25 else 0.0
+
+    def one_wrong(self, when: float) -> None:
+        """One worker of four is off for a day."""
+        self.one_off = self.random.choice((-1, 1)) * self.random.choice((HOUR, 2 * DAY, 3650 * DAY))
+        self.at(when + DAY, "one_right")
+        self.at(when + self.random.expovariate(1 / (20 * DAY)), "one_wrong")
+
+    def one_right(self, when: float) -> None:
+        self.one_off = 0.0
+
     def clock_ahead(self, when: float) -> None:
-        """The machine's clock runs ahead for an hour of real time: by minutes, hours, or years."""
-        by = self.random.choice((10 * MINUTE, 3 * HOUR, 40 * DAY, 1500 * DAY))
+        """The machine's clock is off for an hour or a day of real time: by minutes, hours, or years."""
+        by = self.random.choice((10 * MINUTE, 3 * HOUR, 40 * DAY, 1500 * DAY, -HOUR, -5 * DAY, -300 * DAY))
         self.ahead += by
-        self.at(when + HOUR, "clock_back", by)
-        self.at(when + self.random.expovariate(1 / (20 * DAY)), "clock_ahead")
+        self.at(when + self.random.choice((HOUR, DAY)), "clock_back", by)
+        self.at(when + self.random.expovariate(1 / (4 * DAY)), "clock_ahead")
 
     def clock_back(self, when: float, by: float) -> None:
         self.ahead -= by
