@@ -31,8 +31,8 @@ GROUPS = {"": ("",), "acme": ("sales", "ops", ""), "globex": ("", "all")}
 
 @dataclass(frozen=True)
 class Step:
-    """One thing that happens. `call` is None for an outcome; `id` pairs an outcome with its call. `now` is what
-    the clock says then, `when` the true time, if that is known."""
+    """One thing that happens. `call` is None for an outcome; `id` pairs an outcome with its call. `now` is
+    what the clock says then, `when` the true time, if that is known."""
 
     now: float
     id: int
