@@ -138,6 +138,12 @@ class Settings(BaseModel):
         description="Request header that tells the sessions of one user apart. It is only a hint: at most "
         "16 values per user count, the rest share one session. null: no hint.",
     )
+    audit: Literal["best_effort", "strict"] = Field(
+        default="best_effort",
+        description="What happens in `block` mode while calls cannot be recorded for more than a second. "
+        "`best_effort`: they go on, and their records wait in memory. `strict`: they are stopped. Decisions "
+        "hold either way, and are then recorded on standard error.",
+    )
     uninspectable_exempt_tools: list[str] = Field(
         default_factory=list,
         description="Tools whose arguments may be too large, too deep or of an unknown type to inspect, "

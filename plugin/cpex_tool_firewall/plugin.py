@@ -17,6 +17,11 @@ Who fails open and who fails closed:
 - An error in a hook: without a verdict the call was not inspected, so it is stopped in block mode and let
   through in the others; with a verdict, the verdict holds. Either is counted, and logged by the type of the
   error alone, because its text may hold arguments.
+- A journal that cannot be written: calls go on, unless `audit: strict` is set and block mode in force. A
+  decision that it did not take in time holds all the same, and is recorded on standard error.
+- A journal that cannot be read: calls are judged by what was known before, and their metadata says so.
+
+docs/failures.md has all of it, by fault and mode.
 """
 
 from __future__ import annotations
@@ -37,9 +42,10 @@ from cpex.framework import (  # type: ignore[import-untyped]
     ToolPreInvokeResult,
 )
 
-from . import metrics, response, runtime
+from . import metrics, response, runtime, second_sink
 from ._native import Policy, Verdict, screener
 from .config import TOOL_OVERRIDES, ConfigError, Settings, load
+from .freshness import TAIL_ALARM, TAIL_ALARM_TEXT, Freshness
 from .names import printable
 from .outcome import outcome_of
 from .runtime import Runtime
@@ -48,8 +54,11 @@ from .state import StateError
 HANDOVER: Final = "tool_firewall"
 """Key in global_context.state: the ticket of the call whose result is to come, 0 for none."""
 
+_LEARNING: Final = "learning"
 _BLOCK: Final = "block"
+_STRICT: Final = "strict"
 _QUIET_SECONDS: Final = 60.0
+_UNRECORDED_ALARM_SECONDS: Final = 60.0
 _BINDING_ALARM_SECONDS: Final = (
     120.0  # an instance with a wrong binding says so anew at each rebuild, after 30 s
 )
@@ -79,6 +88,10 @@ class ToolFirewallPlugin(Plugin):  # type: ignore[misc]
         self._settings = _settings(config)
         self._runtime: Runtime | None = None
         self._policy: Policy | None = None
+        self._strict = self._settings.audit == _STRICT
+        self._freshness = Freshness()
+        self._templates: list[dict[str, Any]] = []
+        self._degraded = False
         # The functions the hooks call, bound once: None while there is no runtime.
         self._screen: Any = None
         self._observe: Any = None
@@ -96,6 +109,10 @@ class ToolFirewallPlugin(Plugin):  # type: ignore[misc]
         try:
             if self._screen is None and not self._attach():
                 return self._without_verdict(payload, context, now)
+            if self._freshness.stale() is not self._degraded:
+                self._say_degraded()
+            if self._strict and self._freshness.unwritten() and self._blocks(payload, context, now):
+                return self._stop_unrecorded(payload, context, now)
             about = context.global_context
             server, tool = "", payload.name
             if about.metadata:
@@ -104,7 +121,7 @@ class ToolFirewallPlugin(Plugin):  # type: ignore[misc]
             if answer.__class__ is not Verdict:
                 return answer
             verdict = answer
-            return await self._told(verdict, tool, context)
+            return await self._told(verdict, tool, context, now)
         except Exception as error:  # noqa: BLE001  no error may reach the agent; the rules above decide
             return self._after_error(error, verdict, payload, context, now)
 
@@ -154,6 +171,10 @@ class ToolFirewallPlugin(Plugin):  # type: ignore[misc]
             exempt_tools=self._settings.uninspectable_exempt_tools,
         )
         self._resolve, self._observe = found.callers.resolve, found.engine.observe
+        self._freshness, self._degraded = found.freshness, False
+        ordinary = {mode: response.ordinary_metadata(mode) for mode in response.MODES}
+        notable = {mode: response.notable_template(mode) for mode in response.MODES}
+        self._templates = [*ordinary.values(), *notable.values()]
         # Last: it tells the hooks that all is there.
         self._screen = screener(
             engine=found.engine,
@@ -161,19 +182,27 @@ class ToolFirewallPlugin(Plugin):  # type: ignore[misc]
             make_result=response.pre_result,
             label=self._label,
             handover=HANDOVER,
-            ordinary={mode: response.ordinary_metadata(mode) for mode in response.MODES},
-            notable={mode: response.notable_template(mode) for mode in response.MODES},
+            ordinary=ordinary,
+            notable=notable,
         )
         return True
 
-    async def _told(self, verdict: Verdict, tool: str, context: PluginContext) -> ToolPreInvokeResult:
+    async def _told(
+        self, verdict: Verdict, tool: str, context: PluginContext, now: float
+    ) -> ToolPreInvokeResult:
         """The answer to a call that is warned about or stopped."""
         names = response.signals(verdict)
-        metadata = response.notable_metadata(verdict, names)
+        metadata = response.notable_metadata(verdict, names) | {"degraded": self._degraded}
         if verdict.blocked and self._runtime is not None:
             # The refusal stands either way; this says whether its record is safe, should the machine fail
             # now.
-            metadata["recorded"] = await self._runtime.recorded()
+            recorded = metadata["recorded"] = await self._runtime.recorded()
+        else:
+            recorded = not self._freshness.failing and not self._freshness.unwritten()
+        if not recorded:
+            self._record_elsewhere(
+                context, tool, now, verdict.decision, verdict.mode, verdict.incident, names
+            )
         logger.warning(
             "tool firewall %s: %s by %s, signals %s, risk %.3f, incident %s. %s",
             _SAID[verdict.mode],
@@ -200,30 +229,95 @@ class ToolFirewallPlugin(Plugin):  # type: ignore[misc]
         """The answer when the hook failed: by the verdict if there is one, else by the mode."""
         _report("pre", error)
         if verdict is None:
-            return self._without_verdict(payload, context, now)
+            return self._without_verdict(payload, context, now, told=True)
         if verdict.blocked:
             return self._stop_internal(verdict.mode, verdict.incident)
         metadata = response.ordinary_metadata(verdict.mode) | {"risk_score": verdict.risk, "degraded": True}
         return ToolPreInvokeResult(metadata={self._label: metadata})
 
     def _without_verdict(
-        self, payload: ToolPreInvokePayload, context: PluginContext, now: float
+        self, payload: ToolPreInvokePayload, context: PluginContext, now: float, *, told: bool = False
     ) -> ToolPreInvokeResult:
-        """The answer to a call that could not be inspected: closed in block mode, open in the others."""
+        """The answer to a call that could not be inspected: closed in block mode, open in the others.
+
+        told: it is a finding by itself, where findings are told.
+        """
         context.global_context.state[HANDOVER] = 0
         mode = self._mode_in_force(payload, context, now)
+        incident = f"tf-{secrets.token_hex(6)}"
+        if mode == _BLOCK or (told and mode != _LEARNING):
+            self._record_elsewhere(
+                context, _name_of(payload, context), now, "uninspected", mode, incident, [response.INTERNAL]
+            )
         if mode == _BLOCK:
             runtime.events["uninspected_stopped"] += 1
-            return self._stop_internal(mode, f"tf-{secrets.token_hex(6)}")
+            return self._stop_internal(mode, incident)
         runtime.events["uninspected_allowed"] += 1
         return ToolPreInvokeResult(metadata={self._label: response.unscreened_metadata(mode)})
 
     def _stop_internal(self, mode: str, incident: str) -> ToolPreInvokeResult:
         logger.error("tool firewall stopped a call it could not inspect, incident %s", incident)
-        metadata = response.unscreened_metadata(mode)
-        metadata |= {"allowed": 0, "total_blocked": 1, "blocked": True, "notable": True}
+        metadata = response.unscreened_metadata(mode, stopped=True)
         refusal = response.violation([response.INTERNAL], incident, 0)
         return response.stopped(self._label, metadata, refusal)
+
+    def _say_degraded(self) -> None:
+        """The journal cannot be read any more, or again: says so in the metadata of the calls from now on."""
+        self._degraded = self._freshness.stale()
+        for template in self._templates:
+            template["degraded"] = self._degraded
+        if self._degraded:  # the journal thread would say it, unless it hangs
+            runtime.alarms.report(TAIL_ALARM, TAIL_ALARM_TEXT)
+
+    def _blocks(self, payload: ToolPreInvokePayload, context: PluginContext, now: float) -> bool:
+        return self._mode_in_force(payload, context, now) == _BLOCK
+
+    def _stop_unrecorded(
+        self, payload: ToolPreInvokePayload, context: PluginContext, now: float
+    ) -> ToolPreInvokeResult:
+        """The answer, where `audit` is `strict`, to a call that could not be recorded."""
+        context.global_context.state[HANDOVER] = 0
+        runtime.events["unrecorded_stopped"] += 1
+        incident = f"tf-{secrets.token_hex(6)}"
+        names = [response.UNRECORDED]
+        self._record_elsewhere(context, _name_of(payload, context), now, "deny", _BLOCK, incident, names)
+        metadata = response.unscreened_metadata(_BLOCK, stopped=True) | {"recorded": False}
+        return response.stopped(self._label, metadata, response.violation(names, incident, 0))
+
+    def _record_elsewhere(
+        self,
+        context: PluginContext,
+        tool: str,
+        now: float,
+        verdict: str,
+        mode: str,
+        incident: str,
+        names: list[str],
+    ) -> None:
+        """Records a decision that is not in the journal. Raises nothing: the decision holds."""
+        tenant = user = ""
+        try:
+            caller = self._resolve(context.global_context)
+            tenant, user = caller.tenant, caller.user
+        except Exception as error:  # noqa: BLE001  without a runtime, or because just this is broken
+            _report("caller", error)
+        written = second_sink.put(
+            incident=incident,
+            ts=now,
+            tenant=tenant,
+            user=user,
+            tool=tool,
+            verdict=verdict,
+            mode=mode,
+            signals=names,
+        )
+        runtime.events["decisions_on_stderr" if written else "decisions_unrecorded"] += 1
+        runtime.alarms.report(
+            "decision-record",
+            "decisions could not be recorded in the journal in time. They hold, and "
+            + ("are on standard error instead" if written else "standard error did not take them either"),
+            lasts=_UNRECORDED_ALARM_SECONDS,
+        )
 
     def _mode_in_force(self, payload: ToolPreInvokePayload, context: PluginContext, now: float) -> str:
         found = self._runtime
@@ -231,7 +325,7 @@ class ToolFirewallPlugin(Plugin):  # type: ignore[misc]
             return self._settings.mode
         try:
             caller = self._resolve(context.global_context)
-            tool = _tool(context.global_context.metadata, payload.name)[1]
+            tool = _name_of(payload, context)
             return found.engine.mode_in_force(
                 self._policy, tenant=caller.tenant, user=caller.user, tool=tool, now=now
             )
@@ -285,6 +379,15 @@ def _tool(metadata: Mapping[str, Any], name: str) -> tuple[str, str]:
     return (server if isinstance(server, str) else ""), (
         original if isinstance(original, str) else ""
     ) or name
+
+
+def _name_of(payload: ToolPreInvokePayload, context: PluginContext) -> str:
+    """The tool's own name; the gateway's when that is just what cannot be read."""
+    try:
+        return _tool(context.global_context.metadata, payload.name)[1]
+    except Exception as error:  # noqa: BLE001  this is asked because something is broken
+        _report("name", error)
+        return str(payload.name)
 
 
 def _report(where: str, error: Exception) -> None:

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 STAGE: Final = "tool_pre_invoke"
 UNINSPECTABLE: Final = "uninspectable"
 INTERNAL: Final = "internal"
+UNRECORDED: Final = "unrecorded"
 
 FORBIDDEN: Final = 403
 TOO_MANY: Final = 429
@@ -100,6 +101,12 @@ WORDING: Final[dict[str, Wording]] = {
         "Stopped by the tool firewall: the call could not be inspected because of an internal error.",
         "Try again later. If it goes on, tell an administrator; the incident is {incident}.",
     ),
+    UNRECORDED: Wording(
+        "TF_AUDIT",
+        "the call cannot be recorded",
+        "Stopped by the tool firewall: calls cannot be recorded at the moment, and none may run unrecorded.",
+        "Try again later. If it goes on, tell an administrator; the incident is {incident}.",
+    ),
 }
 # For a signal that has no wording of its own yet.
 _OTHER: Final = Wording("TF_UNUSUAL", "unusual call", "Stopped by the tool firewall: this call is unusual.")
@@ -163,10 +170,12 @@ def notable_metadata(verdict: Verdict, names: list[str]) -> dict[str, Any]:
     )
 
 
-def unscreened_metadata(mode: str) -> dict[str, Any]:
-    """Metadata of a call that was let through without a verdict: it was not checked, and says so."""
+def unscreened_metadata(mode: str, *, stopped: bool = False) -> dict[str, Any]:
+    """Metadata of a call that got no verdict: it was not checked, and says so."""
     metadata = ordinary_metadata(mode)
     del metadata["risk_score"]  # there is none
+    if stopped:
+        metadata |= {"allowed": 0, "total_blocked": 1, "blocked": True, "notable": True}
     return metadata | {"total_checked": 0, "degraded": True, "unscreened": True}
 
 

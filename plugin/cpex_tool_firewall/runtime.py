@@ -41,6 +41,7 @@ from .alarms import Alarms
 from .caller import CallerResolver
 from .config import Settings
 from .engines import build_engine
+from .freshness import TAIL_ALARM, TAIL_ALARM_TEXT, Freshness
 from .journal.interface import HEARTBEAT_SECONDS, Heartbeat, Journal, JournalError, JournalLost
 from .journal.opening import open_journal
 from .keeper import Keeper
@@ -104,6 +105,7 @@ class Runtime:
         self._outbox = Outbox(self.engine)
         self._dropped = 0  # records of which the journal was told that they are missing
         self._keeper = Keeper(self._name, journal, settings, state, alarms)
+        self.freshness = Freshness()
         self._clock_offset = time.time() - time.monotonic()
         self._waiting: deque[tuple[asyncio.AbstractEventLoop, asyncio.Future[bool]]] = deque()
         self._wake = threading.Event()
@@ -173,6 +175,7 @@ class Runtime:
         waited_for = bool(self._waiting)
         self._try(_WRITE, self._store, now=waited_for or self._stopping)
         self._try(_READ, self._read)
+        self._watch_tail()
         self._try("placement", self._look_when_due)
         self._try("journal-heartbeat", self._beat_when_due)
         self._try("journal-keeping", lambda: self._keep(busy=waited_for))
@@ -229,7 +232,9 @@ class Runtime:
                 self._journal.append(packs, durable=waiting > 0 or urgent(packs))
                 self._outbox.stored()
             stored = True
+            self.freshness.stored()
         finally:
+            self.freshness.failing = not stored
             for _ in range(waiting):
                 _answer(*self._waiting.popleft(), recorded=stored)
         self._note_gap()
@@ -268,9 +273,16 @@ class Runtime:
                 self._note_digest()
             if len(entries) < _READ_BATCH or self._waiting:  # a decision that waits for its record goes first
                 break
+        self.freshness.read()
         if new and (modes := self.engine.modes()) != self._modes:
             self._modes = modes
             self._next_beat = 0.0  # says at once that this worker follows
+
+    def _watch_tail(self) -> None:
+        if self.freshness.stale():
+            self.alarms.report(TAIL_ALARM, TAIL_ALARM_TEXT)
+        else:
+            self.alarms.clear(TAIL_ALARM)
 
     def _note_digest(self) -> None:
         digest_now = self.engine.read_digest
