@@ -14,7 +14,7 @@ import yaml
 from cli_support import Site, heartbeat, run
 from cpex_tool_firewall._native import encode_call
 from cpex_tool_firewall.cli import checks, live_call
-from cpex_tool_firewall.cli.plugin_config import KIND
+from cpex_tool_firewall.gateway_view import KIND
 from cpex_tool_firewall.state import digest
 
 TOKEN = jwt.encode({"jti": "token-1", "sub": "alice"}, "k" * 32)

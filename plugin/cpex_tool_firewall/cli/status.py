@@ -13,6 +13,10 @@ from .output import counted, duration, minute, moment, print_json, print_table, 
 from .scopes import modes_in_force, scope_words
 
 _GOOD, _BAD = "green", "bold red"
+_OF_HEARTBEAT = (
+    *("pid", "host", "started", "mode", "plugin_mode", "plugin_priority"),
+    *("cursor", "version", "gateway"),
+)
 
 
 def register(app: typer.Typer) -> None:
@@ -72,7 +76,7 @@ def describe_worker(worker: Worker, now: float) -> dict[str, Any]:
         "state": state_of(worker, now),
         "seen": worker.seen,
         "age_seconds": round(max(now - worker.seen, 0.0), 1),
-        **{key: body.get(key) for key in ("pid", "host", "started", "mode", "cursor", "version", "gateway")},
+        **{key: body.get(key) for key in _OF_HEARTBEAT},
         "fail_on_plugin_error": body.get("fail_on_plugin_error"),
         "alarms": body.get("alarms") or [],
     }
