@@ -35,7 +35,9 @@ double Prior::surprise(double score) const {
 }
 
 int Calibrator::bin(double prior_surprise) {
-  return std::min(kBins - 1, static_cast<int>(prior_surprise * kBinsPerNat));
+  // Compared this way around, what is not a number ends in the first bin.
+  const double at = prior_surprise * kBinsPerNat;
+  return at >= kBins - 1 ? kBins - 1 : at > 0 ? static_cast<int>(at) : 0;
 }
 
 double Calibrator::tail(double prior_surprise, double parent, double strength) const {
@@ -67,6 +69,29 @@ void Calibrators::learn_later(std::size_t channel, double prior_surprise, double
 void Calibrators::take_oldest() {
   learn(waiting_.front().channel, waiting_.front().prior_surprise);
   waiting_.pop_front();
+}
+
+void Calibrators::write(StateWriter& out) const {
+  for (const Calibrator& channel : channels_) Calibrator::fields(channel, out);
+  out(static_cast<std::uint32_t>(waiting_.size()));
+  for (const Waiting& one : waiting_)
+    out(one.since, one.prior_surprise, static_cast<std::uint32_t>(one.channel));
+}
+
+void Calibrators::read(StateReader& in, Places places) {
+  for (const std::optional<std::size_t>& place : places) {
+    Calibrator gone;
+    Calibrator::fields(place ? channels_[*place] : gone, in);
+  }
+  std::size_t left = in.count(sizeof(double) * 2 + sizeof(std::uint32_t));
+  if (left > kMostWaiting) StateReader::wrong("too many waiting scores");
+  while (left-- > 0) {
+    const auto since = in.number<double>();
+    const auto prior_surprise = in.number<double>();
+    const auto channel = in.number<std::uint32_t>();
+    if (channel >= places.size()) StateReader::wrong("a waiting score of no channel");
+    if (places[channel]) waiting_.push_back({since, prior_surprise, *places[channel]});
+  }
 }
 
 }  // namespace tool_firewall

@@ -13,7 +13,11 @@
 #include <cstddef>
 #include <cstdint>
 #include <deque>
+#include <optional>
+#include <span>
 #include <vector>
+
+#include "behavior/state_io.h"
 
 namespace tool_firewall {
 
@@ -39,6 +43,11 @@ class Calibrator {
   double tail(double prior_surprise, double parent, double strength) const;
   void learn(double prior_surprise);
   float samples() const { return samples_; }
+
+  template <class Self, class Io>
+  static void fields(Self& self, Io& io) {
+    io(self.samples_, self.above_);
+  }
 
  private:
   static int bin(double prior_surprise);
@@ -77,6 +86,13 @@ class Calibrators {
   void catch_up(double now) {
     while (!waiting_.empty() && std::abs(now - waiting_.front().since) >= kLate) take_oldest();
   }
+
+  std::size_t waiting() const { return waiting_.size(); }
+
+  // For snapshots. `places`: where each channel of the snapshot is now, nothing when it is gone.
+  using Places = std::span<const std::optional<std::size_t>>;
+  void write(StateWriter& out) const;
+  void read(StateReader& in, Places places);
 
  private:
   struct Waiting {

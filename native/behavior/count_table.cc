@@ -2,12 +2,19 @@
 #include "behavior/count_table.h"
 
 #include <algorithm>
+#include <cstring>
+#include <utility>
 
 namespace tool_firewall {
 namespace {
 
 constexpr double kFullest =
     0.8;  // lines of six fill up early; at .88 a third of the lookups need a second line
+
+// A cell in a snapshot: u32 low, f32 count, u16 high.
+constexpr std::size_t kCellBytes = 10;
+
+constexpr std::uint32_t kInfinite = 0x7f800000;  // bits of a float; those of anything less are smaller
 
 }  // namespace
 
@@ -105,6 +112,51 @@ void CountTable::rescale(float factor, float floor) {
   if (!lines_.empty()) rebuild(lines_.size(), factor, floor);
 }
 
+// The cells of a line fill up from its beginning, so how many there are says which they are.
+void CountTable::write(StateWriter& out) const {
+  out(static_cast<std::uint32_t>(lines_.size()), size_);
+  char* filled = out.grow(lines_.size() + size_ * kCellBytes);
+  char* at = filled + lines_.size();
+  for (const Line& line : lines_) {
+    std::uint32_t cell = 0;
+    for (; cell < kCells && line.low[cell] != 0; ++cell, at += kCellBytes) {
+      std::memcpy(at, &line.low[cell], 4);
+      std::memcpy(at + 4, &line.count[cell], 4);
+      std::memcpy(at + 8, &line.high[cell], 2);
+    }
+    *filled++ = static_cast<char>(cell);
+  }
+}
+
+void CountTable::read(StateReader& in) {
+  const auto lines = in.number<std::uint32_t>();
+  const auto size = in.number<std::uint32_t>();
+  if (lines > max_lines_) StateReader::wrong("a table is too large");
+  const std::string_view filled = in.raw(lines);
+  const std::string_view cells = in.raw(size * kCellBytes);
+  std::size_t sum = 0;
+  for (const char n : filled) {
+    if (static_cast<unsigned char>(n) > kCells) StateReader::wrong("a line of a table is too long");
+    sum += static_cast<unsigned char>(n);
+  }
+  if (sum != size) StateReader::wrong("a table does not hold what it says");
+  std::vector<Line> read(lines);
+  const char* at = cells.data();
+  bool wrong = false;
+  for (std::size_t i = 0; i < lines; ++i) {
+    Line& line = read[i];
+    for (std::uint32_t cell = 0; cell < static_cast<unsigned char>(filled[i]); ++cell, at += kCellBytes) {
+      std::memcpy(&line.low[cell], at, 4);
+      std::memcpy(&line.count[cell], at + 4, 4);
+      std::memcpy(&line.high[cell], at + 8, 2);
+      wrong |= line.low[cell] == 0 || std::bit_cast<std::uint32_t>(line.count[cell]) >= kInfinite;
+    }
+  }
+  if (wrong) StateReader::wrong("a table holds what cannot be counted");
+  lines_ = std::move(read);
+  size_ = size;
+}
+
 ShardedCountTable::ShardedCountTable(std::uint32_t max_cells)
     : shards_(kShards, CountTable(static_cast<std::uint32_t>(max_cells / kShards))) {}
 
@@ -128,6 +180,14 @@ std::size_t ShardedCountTable::bytes() const {
   std::size_t sum = 0;
   for (const CountTable& shard : shards_) sum += shard.bytes();
   return sum;
+}
+
+void ShardedCountTable::write(StateWriter& out) const {
+  for (const CountTable& shard : shards_) shard.write(out);
+}
+
+void ShardedCountTable::read(StateReader& in) {
+  for (CountTable& shard : shards_) shard.read(in);
 }
 
 }  // namespace tool_firewall

@@ -19,6 +19,8 @@
 #include <cstdint>
 #include <vector>
 
+#include "behavior/state_io.h"
+
 namespace tool_firewall {
 
 class CountTable {
@@ -63,6 +65,11 @@ class CountTable {
   std::uint32_t size() const { return size_; }
   std::uint32_t evicted() const { return evicted_; }
   std::size_t bytes() const { return lines_.capacity() * sizeof(Line); }
+
+  // For snapshots: every cell in its place, so that the copy behaves as the original. read() is for an empty
+  // table.
+  void write(StateWriter& out) const;
+  void read(StateReader& in);
 
  private:
   static constexpr std::uint32_t kCells = 6;
@@ -137,6 +144,8 @@ class ShardedCountTable {
   std::uint64_t size() const;
   std::uint64_t evicted() const;
   std::size_t bytes() const;
+  void write(StateWriter& out) const;
+  void read(StateReader& in);
 
  private:
   static constexpr std::size_t kShards = 64;

@@ -8,6 +8,8 @@
 #include <cmath>
 #include <cstdint>
 
+#include "behavior/state_io.h"
+
 namespace tool_firewall {
 
 class Decay {
@@ -63,6 +65,26 @@ class Decay {
   // Tables written in an older epoch must be multiplied by factor(their epoch) before use.
   std::uint32_t epoch() const { return epoch_; }
   float factor(std::uint32_t from) const { return static_cast<float>(std::exp2(-kSpan * (epoch_ - from))); }
+
+  // For snapshots. The half-life is a setting, and written because sums mean nothing without it.
+  template <class Self, class Io>
+  static void fields(Self& self, Io& io) {
+    io(self.half_life_, self.newest_, self.last_time_, self.last_weight_, self.landmark_, self.shift_,
+       self.started_, self.epoch_);
+  }
+
+  // Goes on from `old`, which may have another half-life: counts keep what they were worth at the newest time
+  // and fade with the new one from there. Returns what tables of old's epoch must be multiplied by.
+  double follow(const Decay& old) {
+    if (old.half_life_ == half_life_ || !old.started_ || old.newest_ <= 0) {
+      const double own = half_life_;
+      *this = old;
+      half_life_ = own;
+      return 1;
+    }
+    shift_ = old.shift_;
+    return weight(old.landmark_ + std::log2(old.newest_) * old.half_life_) / old.newest_;
+  }
 
  private:
   double noted(double now, double weight) {

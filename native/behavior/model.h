@@ -93,6 +93,9 @@ class Model {
   }
 
  private:
+  friend class SnapshotWriter;
+  friend class SnapshotReader;
+
   struct Placed {
     const Channel* channel;
     std::size_t signal;

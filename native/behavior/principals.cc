@@ -55,6 +55,11 @@ void Principals::forget(TenantState& tenant, const PrincipalPtr& principal) {
   ++evicted_;
 }
 
+void Principals::trim() {
+  for (const auto& [name, tenant] : tenants_)
+    while (tenant->principals.size() > most_) evict_one(*tenant);
+}
+
 void Principals::evict_one(TenantState& tenant) {
   while (!tenant.newcomers.empty()) {
     const PrincipalPtr oldest = tenant.newcomers.front();

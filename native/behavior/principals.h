@@ -47,11 +47,15 @@ class Principals {
   PrincipalPtr find(std::string_view tenant, std::string_view user) const;
 
   const std::unordered_map<std::string, std::unique_ptr<TenantState>>& tenants() const { return tenants_; }
+  // Makes room until no tenant holds more than it may.
+  void trim();
+
   std::uint64_t evicted() const { return evicted_; }
   std::uint64_t groups_refused() const { return groups_refused_; }
   std::size_t size() const;
 
  private:
+  friend class SnapshotReader;
   void evict_one(TenantState& tenant);
   void forget(TenantState& tenant, const PrincipalPtr& principal);
 

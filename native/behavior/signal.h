@@ -131,6 +131,20 @@ class Signal {
     return {};
   }
 
+  // Takes over a struct of this signal, a user's or peers', from a snapshot; `own` is all zero. Its size may
+  // be that of other settings or another version: by default, and whenever unsure, a signal then starts
+  // empty. Whatever the bytes hold, nothing may break afterwards: indices are to be checked here.
+  virtual void adopt(std::span<const std::byte> saved, std::span<std::byte> own) const {
+    if (saved.size() == own.size()) std::copy(saved.begin(), saved.end(), own.begin());
+  }
+
+  std::span<std::byte> bytes_in(const Principal& user) const {
+    return {user.state.get() + user_offset_, state().user};
+  }
+  std::span<std::byte> bytes_in(const Peers& peers) const {
+    return {peers.state.get() + peers_offset_, state().peers};
+  }
+
   void place(std::size_t user_offset, std::size_t peers_offset) {
     user_offset_ = user_offset;
     peers_offset_ = peers_offset;

@@ -21,6 +21,7 @@
 #include "journal/chain.h"
 #include "journal/pack.h"
 #include "journal/record.h"
+#include "journal/snapshot.h"
 #include "replay/replay.h"
 
 namespace py = pybind11;
@@ -180,6 +181,16 @@ void bind_engine(py::module_& m) {
             return applied;
           },
           py::arg("packs"))
+      .def(
+          "snapshot",
+          [](const Engine& engine, py::handle label) {
+            return py::bytes(take_snapshot(engine, owned(label)));
+          },
+          py::arg("label"))
+      .def(
+          "restore",
+          [](Engine& engine, std::string_view data) { return to_python(restore_snapshot(engine, data)); },
+          py::arg("data"))
       .def_property_readonly("read_digest", &Engine::read_digest)
       .def("forget_digest", &Engine::forget_digest)
       .def(
@@ -324,6 +335,9 @@ void bind_packs(py::module_& m) {
 
 void bind_records(py::module_& m) {
   m.def(
+      "snapshot_label", [](std::string_view data) { return to_python(snapshot_label(data)); },
+      py::arg("data"));
+  m.def(
       "decode_record", [](std::string_view record) { return to_dict(decode(record)); }, py::arg("record"));
   m.def(
       "encode_control",
@@ -415,6 +429,8 @@ PYBIND11_MODULE(_native, m) {
     try {
       std::rethrow_exception(std::move(error));
     } catch (const RecordError& e) {
+      PyErr_SetObject(PyExc_ValueError, to_python(e.what()).ptr());
+    } catch (const SnapshotError& e) {
       PyErr_SetObject(PyExc_ValueError, to_python(e.what()).ptr());
     } catch (const ReplayError& e) {
       PyErr_SetObject(PyExc_ValueError, to_python(e.what()).ptr());

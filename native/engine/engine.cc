@@ -33,7 +33,7 @@ void check_zone(const EngineSettings& settings, const std::string& what, const s
 }  // namespace
 
 Engine::Engine(const EngineSettings& settings, std::span<const unsigned char> secret)
-    : settings_(settings), hasher_(secret), model_(settings_.model, hasher_) {
+    : settings_(settings), hasher_(secret), seal_(secret), model_(settings_.model, hasher_) {
   check_zone(settings_, "default_zone", settings_.default_zone);
   for (const auto& [tenant, zone] : settings_.tenant_zones) check_zone(settings_, "tenant_zones", zone);
   for (const auto& [user, zone] : settings_.user_zones) check_zone(settings_, "user_zones", zone);

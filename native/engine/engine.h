@@ -30,6 +30,7 @@
 #include "engine/verdict.h"
 #include "journal/pack.h"
 #include "journal/record.h"
+#include "journal/seal.h"
 #include "text/hash.h"
 
 namespace tool_firewall {
@@ -125,6 +126,9 @@ class Engine {
   const std::vector<const Tool*>& tools() const { return tool_order_; }
 
  private:
+  friend class SnapshotWriter;
+  friend class SnapshotReader;
+
   struct QueuedCall {
     RecordId id;
     Verdict verdict;
@@ -156,6 +160,7 @@ class Engine {
 
   EngineSettings settings_;
   Hasher hasher_;
+  Seal seal_;
   Model model_;
   Modes modes_;
   InFlight in_flight_;

@@ -46,6 +46,12 @@ class InFlight {
 
   std::size_t size() const { return size_; }
 
+  // Every call, oldest first.
+  template <class Visit>
+  void each(const Visit& visit) const {
+    for (std::uint32_t at = oldest_; at != kNone; at = slots_[at].newer) visit(slots_[at].call);
+  }
+
  private:
   static constexpr std::uint32_t kNone = 0xffffffff;
   struct Slot {

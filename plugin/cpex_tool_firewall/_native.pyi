@@ -104,6 +104,13 @@ class Engine:
     """Of everything apply() was given: equal wherever the same packs were read in the same order. 0: unknown."""
     def forget_digest(self) -> None:
         """For an engine that does not read from the beginning: read_digest stays 0."""
+    def snapshot(self, label: str) -> bytes:
+        """Everything learned, as bytes: a fresh engine that restores them and then applies what came later scores as this
+        one does. The same state gives the same bytes. label: at most 4096 bytes, to be found again."""
+    def restore(self, data: bytes) -> str:
+        """Takes over a snapshot and returns its label. ValueError when it is damaged, of a newer release, of another key,
+        or when this engine is not fresh; the engine is then as it was. Other settings than those it was made with are
+        fine: see native/journal/snapshot.h."""
     def mode_in_force(
         self, policy: Policy, *, tenant: str = "", user: str = "", tool: str = "", now: float = 0.0
     ) -> str: ...
@@ -145,6 +152,9 @@ def screener(
     """A function screen(caller, server, tool, args, now, state) that checks a call, stores its ticket in `state` under
     `handover`, and gives `make_result({label: metadata})`; or the Verdict, where somebody must be told: decision deny
     outside learning mode. `ordinary` and `notable` are metadata templates by mode."""
+
+def snapshot_label(data: bytes) -> str:
+    """The label of a snapshot, without the key and therefore unchecked. ValueError when it is none of a known format."""
 
 def decode_record(record: bytes) -> dict[str, Any]:
     """{kind: "call" | "outcome" | "control", ts, worker, seq, ...}; ValueError when it is not a record of a known version."""

@@ -10,6 +10,8 @@
 //           most threefold per 10 minutes; calls that were blocked do not raise it.
 #include <algorithm>
 #include <cmath>
+#include <cstddef>
+#include <cstring>
 
 #include "behavior/signal.h"
 #include "text/phrase.h"
@@ -98,6 +100,32 @@ class Burst final : public Signal {
       user.window_most = 0;
     }
     user.window_most = std::max(user.window_most, user.minute_ran);
+  }
+
+  // What was learned outlives a change of the threshold, or everybody's record would start over and every
+  // lively user stand out: the latest calls move into a ring of the new size.
+  void adopt(std::span<const std::byte> saved, std::span<std::byte> own) const override {
+    constexpr std::size_t kHead = offsetof(BurstState, recent);
+    if (own.empty() || saved.size() <= kHead || (saved.size() - kHead) % sizeof(double) != 0) return;
+    const std::span<const std::byte> ring = saved.subspan(kHead);
+    const auto size = static_cast<std::uint32_t>(ring.size() / sizeof(double));
+    BurstState old{};
+    std::memcpy(&old, saved.data(), kHead);
+    if (old.next >= size || old.filled > size) return;
+    if (saved.size() == own.size()) {
+      std::copy(saved.begin(), saved.end(), own.begin());
+      return;
+    }
+    const std::uint32_t kept = std::min(old.filled, threshold_);
+    std::uint32_t from = (old.next + size - kept) % size;
+    old.next = kept == threshold_ ? 0 : kept;
+    old.filled = kept;
+    old.burst_calls = 0;
+    std::memcpy(own.data(), &old, kHead);
+    for (std::size_t to = kHead; to < kHead + kept * sizeof(double); to += sizeof(double)) {
+      std::memcpy(&own[to], &ring[from * sizeof(double)], sizeof(double));
+      from = from + 1 == size ? 0 : from + 1;
+    }
   }
 
   std::vector<Fact> facts(const Levels& levels, double now) const override {
