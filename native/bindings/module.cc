@@ -24,6 +24,10 @@
 #include "journal/snapshot.h"
 #include "replay/replay.h"
 
+#ifdef Py_GIL_DISABLED
+#error "The engine relies on the GIL: build it with an ordinary CPython, not a free-threaded one"
+#endif
+
 namespace py = pybind11;
 
 namespace tool_firewall {

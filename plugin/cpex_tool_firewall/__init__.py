@@ -8,11 +8,18 @@ they are first used.
 from __future__ import annotations
 
 import importlib
+import sys
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .config import ConfigError, Settings
     from .plugin import ToolFirewallPlugin
+
+if "t" in sys.abiflags:
+    raise ImportError(
+        "cpex-tool-firewall does not run on a free-threaded Python: the GIL is what keeps the calls of its "
+        "engine apart. Install the gateway with an ordinary CPython, 3.11 to 3.13"
+    )
 
 __all__ = ["ConfigError", "Settings", "ToolFirewallPlugin"]
 
