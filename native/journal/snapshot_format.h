@@ -50,6 +50,10 @@ void principal_fields(User& user, Io& io) {
   io(user.group, user.used, user.epoch, user.calls, user.first, user.last);
 }
 
+// Who adds a field to one of these must write it, too.
+static_assert(sizeof(Session) == 8 * (4 + kEarlierTools + kMostChannels));
+static_assert(sizeof(HeldItem) == 48 && sizeof(ItemKey) == 32);
+static_assert(sizeof(Scored) == 80 + sizeof(Scored::items));
 template <class One, class Io>
 void session_fields(One& session, Io& io) {
   io(session.id, session.last);
