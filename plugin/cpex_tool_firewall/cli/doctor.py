@@ -10,8 +10,9 @@ from typing import Annotated, Any
 import typer
 from rich.text import Text
 
+from ..config import load
 from ..journal.interface import Journal, JournalError, Worker
-from ..journal.sqlite import SqliteJournal
+from ..journal.opening import open_journal
 from ..liveness import state_of
 from ..state import State
 from . import checks
@@ -28,6 +29,7 @@ from .output import (
     printable_lines,
     reports_errors,
     say,
+    size,
 )
 from .version import installed_version
 
@@ -128,9 +130,9 @@ def _open_journal(state: State | None) -> tuple[Finding, Journal | None, list[Wo
         return skipped("journal", "there is no state folder to look into"), None, []
     journal = None
     try:
-        journal = SqliteJournal(state.folder, create=False)
+        journal = open_journal(load({}), state, create=False)
         workers = journal.workers()
-        found = ok("journal", f"{journal.path}, {counted(journal.last(), 'record')}")
+        found = ok("journal", f"{journal.where}, {size(journal.size())}")
     except JournalError as error:
         if journal is not None:
             journal.close()

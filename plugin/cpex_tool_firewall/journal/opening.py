@@ -6,7 +6,7 @@ from __future__ import annotations
 from ..config import Settings
 from ..state import State
 from .interface import Journal
-from .sqlite import SqliteJournal
+from .sqlite import BUSY_SECONDS, SqliteJournal
 
 
 def open_journal(
@@ -17,5 +17,5 @@ def open_journal(
     busy_seconds: how long a call may wait for other processes; None: as short as a worker needs it. Raises
     JournalError.
     """
-    options = {} if busy_seconds is None else {"busy_seconds": busy_seconds}
-    return SqliteJournal(state.folder, state.key, create=create, **options)
+    patience = BUSY_SECONDS if busy_seconds is None else busy_seconds
+    return SqliteJournal(state.folder, state.key, create=create, busy_seconds=patience)

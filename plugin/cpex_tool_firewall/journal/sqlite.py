@@ -12,9 +12,13 @@ Rules that keep the file whole, each learned from a measured loss:
 * SQLite's own busy handler sleeps up to 100 ms at a time; ours naps half a millisecond and gives up in time.
 * A connection must not be used, nor closed, by a forked child: there it is left alone, and using it is an
   error.
+* On closing, the last connection deletes the write-ahead log by name. When another file has taken the name
+  meanwhile, that would be its log: so a connection to files that are gone keeps its hands off.
 """
 
+import ctypes
 import json
+import logging
 import os
 import stat
 import threading
@@ -26,35 +30,43 @@ from typing import Any
 
 import apsw
 
-from .interface import FORGET_SECONDS, JournalError, Worker
+from . import sqlite_rescue
+from .chain import ChainKey
+from .interface import (
+    FORGET_SECONDS,
+    Anchor,
+    Entry,
+    JournalError,
+    JournalLost,
+    Pack,
+    SnapshotInfo,
+    Verified,
+    Worker,
+)
+from .snapshot_files import SnapshotFiles
+from .sqlite_chain import TamperedError, Verification, end_bytes, end_of, prune_slice
+from .sqlite_schema import APPLICATION_ID, OLDEST_VERSION, SCHEMA_VERSION, last_id, make_schema, migrate
 
 FILE_NAME = "journal.db"
-SCHEMA_VERSION = 1
 MINIMUM_SQLITE = (3, 51, 3)
 
-_APPLICATION_ID = 0x54464A31  # "TFJ1": tells our file from any other SQLite file
-_SCHEMA = """
-CREATE TABLE records (id INTEGER PRIMARY KEY AUTOINCREMENT, body BLOB NOT NULL);
-CREATE TABLE workers (
-  name TEXT PRIMARY KEY, seen REAL NOT NULL, body TEXT NOT NULL, left INTEGER NOT NULL DEFAULT 0
-) WITHOUT ROWID;
-"""
-_BUSY_SECONDS = 0.05
+BUSY_SECONDS = 0.05
 _BUSY_NAP_SECONDS = 0.0005
-_OPEN_SECONDS = 5.0
+_OPEN_SECONDS = 30.0  # another worker may be bringing an older file up to date
 _WATCH_SECONDS = 1.0
 _WAL_BYTES_KEPT = 16 * 1024 * 1024
+_PRUNE_SECONDS = 0.01  # aim for one slice: a decision may be waiting behind it
+_PRUNE_PACKS = 32
+_PRUNE_MOST_PACKS = 4096
+_RESERVE_NAME = "reserve"
+_RESERVE_BYTES = 4 * 1024 * 1024
+_RESERVE_AGAIN_BYTES = 64 * 1024 * 1024  # so much must be free before it is made anew
 
+_LOCKED = "another process keeps the file locked; look for one that hangs (fuser -v shows who has it open)"
 _ADVICE: tuple[tuple[type[apsw.Error], str], ...] = (
     (apsw.FullError, "the disk is full; free space on that file system, writing resumes by itself"),
-    (
-        apsw.BusyError,
-        "another process keeps the file locked; look for one that hangs (fuser -v shows who has it open)",
-    ),
-    (
-        apsw.LockedError,
-        "another process keeps the file locked; look for one that hangs (fuser -v shows who has it open)",
-    ),
+    (apsw.BusyError, _LOCKED),
+    (apsw.LockedError, _LOCKED),
     (
         apsw.ReadOnlyError,
         "the file or its file system is read-only; make it writable for the user of the gateway",
@@ -68,10 +80,7 @@ _ADVICE: tuple[tuple[type[apsw.Error], str], ...] = (
         "the file may not be opened; check that the folder belongs to the user of the gateway",
     ),
     (apsw.NotADBError, "this is not a journal; move the file away, or restore it from a backup"),
-    (
-        apsw.CorruptError,
-        "the file is damaged; stop the workers, move it away, and restore a backup or start anew",
-    ),
+    (apsw.CorruptError, "the file is damaged"),
     (apsw.IOError, "the disk reported an error or is full; check the file system and its free space"),
 )
 
@@ -79,6 +88,8 @@ _ADVICE: tuple[tuple[type[apsw.Error], str], ...] = (
 # garbage.
 _connections: dict[int, apsw.Connection] = {}
 _opening = threading.Lock()
+
+logger = logging.getLogger(__name__)
 
 
 def _renew_lock_after_fork() -> None:
@@ -93,21 +104,24 @@ os.register_at_fork(after_in_child=_renew_lock_after_fork)
 class SqliteJournal:
     """Journal in `folder`/journal.db. Made there, with mode 0600, unless create is False.
 
-    The folder must exist. busy_seconds: how long a call may wait for another process's write before
-    JournalError. Raises JournalError when the file cannot be opened or is not a journal of this schema.
+    The folder must exist. key: of the installation, for the digests. busy_seconds: how long a call may wait
+    for another process's write before JournalError. Raises JournalError when the file cannot be opened, is
+    not a journal, is of a newer release, or of another key; JournalLost when it is damaged: heal() helps.
     """
 
     def __init__(
         self,
         folder: Path,
+        key: bytes,
         *,
         create: bool = True,
-        busy_seconds: float = _BUSY_SECONDS,
+        busy_seconds: float = BUSY_SECONDS,
         clock: Callable[[], float] = time.time,
     ) -> None:
         check_sqlite(apsw.sqlite_lib_version())
         self.path = folder / FILE_NAME
-        self._wal = folder / (FILE_NAME + "-wal")
+        self._folder = folder
+        self._key = ChainKey(key)
         self._busy_seconds = busy_seconds
         self._clock = clock
         self._pid = os.getpid()
@@ -115,35 +129,162 @@ class SqliteJournal:
         self._deadline = 0.0  # monotonic; the busy handler gives up then
         self._next_watch = 0.0
         self._durable = False
-        self._identity: tuple[int, int] | None = None
-        self._wal_identity: tuple[int, int] | None = None
+        self._generation = ""
+        self._snapshots = SnapshotFiles(folder)
+        self._prune_packs = _PRUNE_PACKS
+        self._identities: dict[str, tuple[int, int] | None] = {}
         self._connection: apsw.Connection | None = None
+        self._lost = ""
         with _opening:
             self._open(create)
 
-    def append(self, batch: Sequence[bytes], *, durable: bool = False) -> int:
+    @property
+    def where(self) -> str:
+        """See Journal.where."""
+        return str(self.path)
+
+    @property
+    def generation(self) -> str:
+        """See Journal.generation."""
+        return self._generation
+
+    def append(self, packs: Sequence[Pack], *, durable: bool = False) -> int:
         """See Journal.append."""
         with self._working("append") as connection:
             self._set_durable(connection, durable)
-            with _writing(connection):
-                connection.executemany(
-                    "INSERT INTO records(body) VALUES (?)", ((record,) for record in batch)
-                )
-                last = _last(connection)
-            return last
+            try:
+                cursor = self._append(connection, packs)
+            except apsw.FullError:
+                # The reserve is kept for just this: what must not be lost finds room.
+                if not durable or not self._drop_reserve():
+                    raise
+                cursor = self._append(connection, packs)
+        return cursor
 
-    def read_since(self, cursor: int, limit: int = 1024) -> list[tuple[int, bytes]]:
+    def _append(self, connection: apsw.Connection, packs: Sequence[Pack]) -> int:
+        with _writing(connection):
+            cursor = last_id(connection)
+            _, previous = end_bytes(connection)
+            now = self._clock()
+            rows = []
+            for pack in packs:
+                cursor += 1
+                try:
+                    digests = self._key.link(previous, cursor, now, pack.kind, pack.body)
+                except ValueError as error:
+                    raise JournalError(f"{self.path}: this is not a pack ({error})") from error
+                previous = self._key.tail(previous, digests)
+                rows.append((cursor, now, pack.kind, pack.records, pack.body, digests))
+            connection.executemany("INSERT INTO packs VALUES (?, ?, ?, ?, ?, ?)", rows)
+        return cursor
+
+    def read_since(self, cursor: int, limit: int = 256) -> list[Entry]:
         """See Journal.read_since."""
         with self._working("read") as connection:
-            rows: list[Any] = connection.execute(
-                "SELECT id, body FROM records WHERE id > ? ORDER BY id LIMIT ?", (cursor, max(limit, 0))
+            rows: Any = connection.execute(
+                "SELECT id, kind, records, body FROM packs WHERE id > ? ORDER BY id LIMIT ?",
+                (cursor, max(limit, 0)),
             ).fetchall()
-            return rows
+            return [Entry(*row) for row in rows]
 
     def last(self) -> int:
         """See Journal.last."""
         with self._working("read") as connection:
-            return _last(connection)
+            return last_id(connection)
+
+    def first(self) -> int:
+        """See Journal.first."""
+        with self._working("read") as connection:
+            found: int | None = connection.execute(
+                "SELECT max(upto) FROM checkpoints WHERE why = 'pruned' AND removed > 0"
+            ).get
+            return found or 0
+
+    def prune(self, *, calls_before: float, findings_before: float, upto: int) -> int:
+        """See Journal.prune. Refuses to remove, and so to sign, what was altered."""
+        with self._working("prune") as connection:
+            self._set_durable(connection, False)
+            while True:
+                begun = time.monotonic()
+                try:
+                    with _writing(connection):
+                        removed, looked = prune_slice(
+                            connection,
+                            self._key,
+                            calls_before=calls_before,
+                            findings_before=findings_before,
+                            upto=upto,
+                            packs=self._prune_packs,
+                        )
+                except TamperedError as error:
+                    raise JournalError(
+                        f"{self.path}: {error}; nothing is removed any more, so that it can be looked into: "
+                        "run tool-firewall verify"
+                    ) from error
+                self._adapt(time.monotonic() - begun)
+                if removed or not looked:
+                    return removed
+
+    def _adapt(self, seconds: float) -> None:
+        if seconds > _PRUNE_SECONDS:
+            self._prune_packs = max(self._prune_packs // 2, 1)
+        elif seconds < _PRUNE_SECONDS / 2:
+            self._prune_packs = min(self._prune_packs * 2, _PRUNE_MOST_PACKS)
+
+    def save_snapshot(self, cursor: int, body: bytes) -> None:
+        """See Journal.save_snapshot."""
+        self._snapshots.save(self._generation, cursor, body)
+
+    def snapshots(self) -> list[SnapshotInfo]:
+        """See Journal.snapshots."""
+        return self._snapshots.all(self._generation)
+
+    def load_snapshot(self, cursor: int) -> bytes:
+        """See Journal.load_snapshot."""
+        return self._snapshots.load(self._generation, cursor)
+
+    def anchor(self) -> Anchor:
+        """See Journal.anchor."""
+        with self._working("read") as connection:
+            with connection:
+                found = end_of(connection)
+            return found
+
+    def verify(
+        self, anchors: Sequence[Anchor] = (), progress: Callable[[int, int], None] | None = None
+    ) -> Verified:
+        """See Journal.verify."""
+        with self._working("verify") as connection:
+            with connection:
+                found = Verification(connection, self._key, anchors).run(progress)
+            return found
+
+    def lead(self, worker: str, seconds: float) -> bool:
+        """See Journal.lead."""
+        now = self._clock()
+        with self._working("election") as connection:
+            self._set_durable(connection, False)
+            with _writing(connection):
+                found: Any = connection.execute(
+                    "SELECT holder, until FROM leads WHERE name = 'keeper'"
+                ).fetchone()
+                # A lease that ends much later than any is given was made before the clock was set back.
+                if found is not None and found[0] != worker and now < found[1] <= now + 10 * seconds:
+                    return False
+                connection.execute(
+                    "INSERT OR REPLACE INTO leads VALUES ('keeper', ?, ?)", (worker, now + seconds)
+                )
+                return True
+
+    def tidy(self) -> None:
+        """Keeps the write-ahead log small and the reserve in place."""
+        with self._working("checkpoint") as connection:
+            wal = self._file("-wal")
+            with suppress(FileNotFoundError):
+                if wal.stat().st_size > _WAL_BYTES_KEPT:
+                    with suppress(apsw.BusyError, apsw.LockedError):  # somebody reads: the next time then
+                        connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_TRUNCATE)
+        self._keep_reserve()
 
     def beat(self, worker: str, body: Mapping[str, Any]) -> None:
         """See Journal.beat."""
@@ -161,8 +302,9 @@ class SqliteJournal:
 
     def leave(self, worker: str) -> None:
         """See Journal.leave."""
-        with self._working("heartbeat") as connection:
+        with self._working("heartbeat") as connection, _writing(connection):
             connection.execute("UPDATE workers SET left = 1 WHERE name = ?", (worker,))
+            connection.execute("DELETE FROM leads WHERE holder = ?", (worker,))
 
     def workers(self) -> list[Worker]:
         """See Journal.workers."""
@@ -177,12 +319,42 @@ class SqliteJournal:
                 f"{self.path}: a heartbeat is not JSON ({error}); the file is damaged"
             ) from error
 
+    def size(self) -> int:
+        """See Journal.size. Looks, never opens."""
+        total = 0
+        for suffix in ("", "-wal"):
+            with suppress(FileNotFoundError):
+                total += self._file(suffix).stat().st_size
+        return total
+
+    def heal(self, cursor: int) -> int:
+        """See Journal.heal: follows whoever put a new file in place, or makes one from what is readable."""
+        self._check_process()
+        with self._lock:
+            try:
+                with sqlite_rescue.only_one(self._folder):
+                    if not self._follow():
+                        assert self._connection is not None
+                        self._rescue(self._connection)
+                        self._swap(self._connected())
+            except (apsw.Error, OSError) as error:
+                raise JournalLost(
+                    f"{self.path}: it is lost, and cannot be saved either ({error}); free space, or move its "
+                    "files away"
+                ) from error
+            self._lost = ""
+            assert self._connection is not None
+            return min(cursor, last_id(self._connection))
+
     def close(self) -> None:
         """See Journal.close. In a forked child it does nothing: the connection is the parent's."""
         if os.getpid() != self._pid:
             return
         with self._lock:
-            self._close()
+            self._close(self._connection)
+            self._connection = None
+
+    # --- opening ---
 
     def _open(self, create: bool) -> None:
         if create:
@@ -199,36 +371,61 @@ class SqliteJournal:
                 f"{self.path}: there is no journal yet; it is made when the gateway starts with the plugin"
             )
         try:
-            self._connect_patiently()
-            self._identity = _identity(self.path)
+            self._swap(self._connected())
+        except (apsw.CorruptError, apsw.IOError) as error:
+            if not create:
+                raise JournalError(
+                    f"{self.path}: the file is damaged (SQLite: {error}); the gateway saves what can be read "
+                    "when it starts"
+                ) from error
+            self._save_damaged(error)
         except apsw.Error as error:
-            self._close()
             raise self._explained("open", error) from error
-        except BaseException:
-            self._close()
-            raise
 
-    def _connect_patiently(self) -> None:
+    def _save_damaged(self, error: apsw.Error) -> None:
+        try:
+            with sqlite_rescue.only_one(self._folder):
+                try:
+                    connection = self._connected()  # another worker may have saved it meanwhile
+                except (apsw.CorruptError, apsw.IOError):
+                    damaged = self._connect()
+                    self._rescue(damaged)
+                    self._close(damaged, gone=True)
+                    connection = self._connected()
+                self._swap(connection)
+        except (apsw.Error, OSError) as worse:
+            raise JournalError(
+                f"{self.path}: the file is damaged (SQLite: {error}) and cannot be saved ({worse}); move it "
+                "away, or restore a backup"
+            ) from worse
+
+    def _connect(self) -> apsw.Connection:
+        connection = apsw.Connection(str(self.path), flags=apsw.SQLITE_OPEN_READWRITE)
+        _connections[id(connection)] = connection
+        connection.set_busy_handler(self._wait)
+        self._deadline = time.monotonic() + self._busy_seconds
+        return connection
+
+    def _connected(self) -> apsw.Connection:
         # Several workers starting at once may each be told "busy" while one of them turns the new file into
         # a WAL file: SQLite does not ask the busy handler then, so the whole opening is repeated.
         until = time.monotonic() + _OPEN_SECONDS
         while True:
+            connection = self._connect()
             try:
-                self._connect()
+                self._prepare(connection)
             except (apsw.BusyError, apsw.LockedError):
-                self._close()
+                self._close(connection)
                 if time.monotonic() >= until:
                     raise
                 time.sleep(0.01)
+            except BaseException:
+                self._close(connection)
+                raise
             else:
-                return
+                return connection
 
-    def _connect(self) -> None:
-        connection = apsw.Connection(str(self.path), flags=apsw.SQLITE_OPEN_READWRITE)
-        self._connection = connection
-        _connections[id(connection)] = connection
-        connection.set_busy_handler(self._wait)
-        self._deadline = time.monotonic() + self._busy_seconds
+    def _prepare(self, connection: apsw.Connection) -> None:
         self._check_ours(connection)  # first, so that a file that is not ours stays as it is
         mode = connection.pragma("journal_mode", "wal")
         if mode != "wal":
@@ -239,28 +436,47 @@ class SqliteJournal:
         connection.pragma("synchronous", "NORMAL")
         connection.pragma("journal_size_limit", _WAL_BYTES_KEPT)
         connection.pragma("trusted_schema", False)
-        if connection.pragma("user_version") == 0:
+        if connection.pragma("user_version") != SCHEMA_VERSION:
             with _writing(connection):
-                if connection.pragma("user_version") == 0:  # no other worker has made the tables meanwhile
-                    connection.execute(_SCHEMA)
-                    connection.pragma("application_id", _APPLICATION_ID)
-                    connection.pragma("user_version", SCHEMA_VERSION)
+                found = connection.pragma("user_version")
+                if found == 0:
+                    make_schema(connection, self._key)
+                elif found < SCHEMA_VERSION:  # no other worker has done it meanwhile
+                    migrate(connection, self._key, self._clock())
+        fingerprint = connection.execute("SELECT value FROM meta WHERE name = 'key'").get
+        if fingerprint != self._key.fingerprint:
+            raise JournalError(
+                f"{self.path}: it was made with another key; restore the key it belongs to, or move the "
+                "journal away to start anew"
+            )
 
     def _check_ours(self, connection: apsw.Connection) -> None:
         with connection:  # one view of the file for all three questions
             version = connection.pragma("user_version")
-            ours = connection.pragma("application_id") == _APPLICATION_ID
+            ours = connection.pragma("application_id") == APPLICATION_ID
             empty = connection.execute("SELECT count(*) FROM sqlite_schema").get == 0
         if not ours and not (empty and version == 0):
             raise JournalError(
                 f"{self.path}: this SQLite file is not a journal of the tool firewall; "
                 "move it away, or choose another state folder"
             )
-        if ours and version != SCHEMA_VERSION:
+        if ours and not OLDEST_VERSION <= version <= SCHEMA_VERSION:
             raise JournalError(
-                f"{self.path}: schema version {version}, but this release reads version {SCHEMA_VERSION}; "
-                "use the release that wrote it, or choose another state folder"
+                f"{self.path}: schema version {version}, but this release reads versions {OLDEST_VERSION} to "
+                f"{SCHEMA_VERSION}; use the release that wrote it, or choose another state folder"
             )
+
+    def _swap(self, connection: apsw.Connection) -> None:
+        """Works with another connection from now on."""
+        before, self._connection = self._connection, connection
+        if before is not None:
+            self._close(before, gone=True)
+        self._generation = connection.execute("SELECT value FROM meta WHERE name = 'generation'").get
+        self._durable = False
+        self._identities = {suffix: _identity(self._file(suffix)) for suffix in ("", "-wal", "-shm")}
+        self._next_watch = 0.0
+
+    # --- using ---
 
     def _wait(self, tries: int) -> bool:
         if time.monotonic() >= self._deadline:
@@ -268,16 +484,21 @@ class SqliteJournal:
         time.sleep(_BUSY_NAP_SECONDS)
         return True
 
-    @contextmanager
-    def _working(self, doing: str) -> Iterator[apsw.Connection]:
+    def _check_process(self) -> None:
         if os.getpid() != self._pid:
             raise JournalError(
                 f"{self.path}: made by process {self._pid}, used by {os.getpid()} after a fork; open another"
             )
+
+    @contextmanager
+    def _working(self, doing: str) -> Iterator[apsw.Connection]:
+        self._check_process()
         with self._lock:
             connection = self._connection
             if connection is None:
                 raise JournalError(f"{self.path}: it was closed; open it again")
+            if self._lost:
+                raise JournalLost(self._lost)
             now = time.monotonic()
             self._deadline = now + self._busy_seconds
             try:
@@ -285,17 +506,21 @@ class SqliteJournal:
                     self._check_files()
                     self._next_watch = now + _WATCH_SECONDS
                 yield connection
+            except (apsw.CorruptError, apsw.NotADBError) as error:
+                self._lost = str(self._explained(doing, error))
+                raise JournalLost(self._lost) from error
             except apsw.Error as error:
                 raise self._explained(doing, error) from error
 
     def _check_files(self) -> None:
-        for path, opened in ((self.path, self._identity), (self._wal, self._wal_identity)):
-            if opened is not None and _identity(path) != opened:
-                raise JournalError(
-                    f"{path}: the file was moved, deleted or replaced while in use, nothing more is stored; "
-                    "put it back, or restart the gateway to begin a new journal"
-                )
-        self._wal_identity = _identity(self._wal)
+        for suffix, opened in self._identities.items():
+            found = _identity(self._file(suffix))
+            if opened is None:
+                self._identities[suffix] = found  # made since
+            elif found != opened:
+                what = "deleted" if found is None else "moved or replaced"
+                self._lost = f"{self._file(suffix)}: the file was {what} while in use"
+                raise JournalLost(self._lost)
 
     def _set_durable(self, connection: apsw.Connection, durable: bool) -> None:
         if durable != self._durable:
@@ -306,11 +531,73 @@ class SqliteJournal:
         advice = next((text for kind, text in _ADVICE if isinstance(error, kind)), "see the SQLite message")
         return JournalError(f"{self.path}: {doing} failed: {advice} (SQLite: {error})")
 
-    def _close(self) -> None:
-        connection, self._connection = self._connection, None
-        if connection is not None:
-            _connections.pop(id(connection), None)
-            connection.close()
+    # --- healing ---
+
+    def _follow(self) -> bool:
+        """Works with the file that is there now, if it is a whole journal and not the one that was lost."""
+        found = _identity(self.path)
+        if found is None or found == self._identities.get(""):
+            return False
+        try:
+            self._swap(self._connected())
+        except (apsw.Error, JournalError):
+            return False
+        return True
+
+    def _rescue(self, source: apsw.Connection) -> None:
+        """Puts a new file in place, with everything that `source` can still read."""
+        target = self.path.with_name(f".{self.path.stem}-{os.getpid()}.rescue")
+        target.unlink(missing_ok=True)
+        try:
+            generation = source.execute("SELECT value FROM meta WHERE name = 'generation'").get or ""
+            missing = sqlite_rescue.copy(source, target, self._key, generation)
+            what = f"{missing} packs of records could not be read" if missing else "everything could be read"
+        except apsw.FullError:
+            target.unlink(missing_ok=True)
+            raise
+        except apsw.Error as error:
+            # Not even its tables: a history begun anew is better than none.
+            target.unlink(missing_ok=True)
+            sqlite_rescue.begin_anew(target, self._key)
+            what = f"nothing could be read ({error}), it begins anew"
+        target.chmod(0o600)
+        sqlite_rescue.put_in_place(self.path, target)
+        logger.error("tool firewall: saved the journal %s: %s", self.path, what)
+
+    def _file(self, suffix: str) -> Path:
+        return self.path.with_name(self.path.name + suffix)
+
+    def _close(self, connection: apsw.Connection | None, *, gone: bool = False) -> None:
+        if connection is None:
+            return
+        _connections.pop(id(connection), None)
+        if gone or _identity(self.path) != self._identities.get("", _identity(self.path)):
+            keep = ctypes.c_int(1)
+            connection.file_control("main", apsw.SQLITE_FCNTL_PERSIST_WAL, ctypes.addressof(keep))
+        connection.close()
+
+    # --- the reserve ---
+
+    def _keep_reserve(self) -> None:
+        reserve = self._folder / _RESERVE_NAME
+        if reserve.exists():
+            return
+        space = os.statvfs(self._folder)
+        if space.f_bavail * space.f_frsize < _RESERVE_AGAIN_BYTES:
+            return
+        with suppress(OSError):  # it filled up at this very moment; the next time then
+            descriptor = os.open(reserve, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            try:
+                os.posix_fallocate(descriptor, 0, _RESERVE_BYTES)
+            finally:
+                os.close(descriptor)
+
+    def _drop_reserve(self) -> bool:
+        try:
+            (self._folder / _RESERVE_NAME).unlink()
+        except FileNotFoundError:
+            return False
+        return True
 
 
 def check_sqlite(version: str) -> None:
@@ -333,12 +620,6 @@ def _writing(connection: apsw.Connection) -> Iterator[None]:
         if connection.in_transaction:  # SQLite has rolled back by itself after some errors
             connection.execute("ROLLBACK")
         raise
-
-
-def _last(connection: apsw.Connection) -> int:
-    # sqlite_sequence, not max(id): it also knows records that were pruned.
-    last: int | None = connection.execute("SELECT seq FROM sqlite_sequence WHERE name = 'records'").get
-    return last or 0
 
 
 def _identity(path: Path) -> tuple[int, int] | None:
