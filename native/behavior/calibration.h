@@ -77,6 +77,10 @@ class Calibrators {
 
   explicit Calibrators(std::size_t channels) : channels_(channels) {}
 
+  std::size_t bytes() const {
+    return channels_.capacity() * sizeof(Calibrator) + waiting_.size() * sizeof(Waiting);
+  }
+
   const Calibrator& of(std::size_t channel) const { return channels_[channel]; }
   void learn(std::size_t channel, double prior_surprise) { channels_[channel].learn(prior_surprise); }
   void learn_later(std::size_t channel, double prior_surprise, double now);

@@ -164,6 +164,12 @@ void ShardedCountTable::rescale(float factor, float floor) {
   for (CountTable& shard : shards_) shard.rescale(factor, floor);
 }
 
+bool ShardedCountTable::stop_growing() {
+  bool changed = false;
+  for (CountTable& shard : shards_) changed |= shard.stop_growing();
+  return changed;
+}
+
 std::uint64_t ShardedCountTable::size() const {
   std::uint64_t sum = 0;
   for (const CountTable& shard : shards_) sum += shard.size();
@@ -176,18 +182,16 @@ std::uint64_t ShardedCountTable::evicted() const {
   return sum;
 }
 
-std::size_t ShardedCountTable::bytes() const {
-  std::size_t sum = 0;
-  for (const CountTable& shard : shards_) sum += shard.bytes();
-  return sum;
-}
-
 void ShardedCountTable::write(StateWriter& out) const {
   for (const CountTable& shard : shards_) shard.write(out);
 }
 
 void ShardedCountTable::read(StateReader& in) {
-  for (CountTable& shard : shards_) shard.read(in);
+  bytes_ = 0;
+  for (CountTable& shard : shards_) {
+    shard.read(in);
+    bytes_ += shard.bytes();
+  }
 }
 
 }  // namespace tool_firewall

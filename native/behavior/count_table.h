@@ -14,9 +14,11 @@
 
 #include <emmintrin.h>
 
+#include <algorithm>
 #include <bit>
 #include <cstddef>
 #include <cstdint>
+#include <utility>
 #include <vector>
 
 #include "behavior/state_io.h"
@@ -60,6 +62,12 @@ class CountTable {
 
   void prefetch(std::uint64_t key) const {
     if (!lines_.empty()) __builtin_prefetch(&lines_[home(fingerprint(key, Cell::kDecayed))]);
+  }
+
+  // From now on no more memory, but room for one line at least. True when this changed anything.
+  bool stop_growing() {
+    const auto most = static_cast<std::uint32_t>(std::max<std::size_t>(1, lines_.size()));
+    return std::exchange(max_lines_, std::min(max_lines_, most)) != max_lines_;
   }
 
   std::uint32_t size() const { return size_; }
@@ -137,13 +145,20 @@ class ShardedCountTable {
   }
   CountTable::Row row(std::uint64_t key) const { return shard(key).row(key); }
   bool add(std::uint64_t key, float amount, CountTable::Cell kind = CountTable::Cell::kDecayed) {
-    return shard(key).add(key, amount, kind);
+    CountTable& own = shard(key);
+    const std::size_t before = own.bytes();
+    const bool made = own.add(key, amount, kind);
+    bytes_ += own.bytes() - before;
+    return made;
   }
+
+  // From now on no more memory: what is new replaces what is smallest. True when this changed anything.
+  bool stop_growing();
   void rescale(float factor, float floor);
   void prefetch(std::uint64_t key) const { shard(key).prefetch(key); }
   std::uint64_t size() const;
   std::uint64_t evicted() const;
-  std::size_t bytes() const;
+  std::size_t bytes() const { return bytes_; }
   void write(StateWriter& out) const;
   void read(StateReader& in);
 
@@ -152,6 +167,7 @@ class ShardedCountTable {
   CountTable& shard(std::uint64_t key) { return shards_[key >> 58]; }
   const CountTable& shard(std::uint64_t key) const { return shards_[key >> 58]; }
   std::vector<CountTable> shards_;
+  std::size_t bytes_ = 0;  // of the lines of all shards
 };
 
 }  // namespace tool_firewall

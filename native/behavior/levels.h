@@ -59,6 +59,7 @@ struct Peers {
         state(make_state(state_bytes)) {}
   std::string name;
   std::uint32_t epoch = 0;  // of Decay, for `counts`
+  std::size_t bytes = 0;    // of memory, as last counted (principals.h)
   ShardedCountTable counts;
   Calibrators calibrators;
   StateBlock state;
@@ -89,6 +90,8 @@ struct HeldItem {
   bool lasts(double now, double new_for) const { return std::abs(now - since) < new_for; }
 };
 
+struct TenantState;
+
 struct Principal {
   Principal(std::string its_tenant, std::string its_user, std::size_t state_bytes)
       : tenant(std::move(its_tenant)),
@@ -101,8 +104,12 @@ struct Principal {
   std::uint64_t id = 0;
   const Zone* zone = nullptr;
   std::uint32_t epoch = 0;
-  bool evicted = false;  // no longer in the engine; whoever still holds it must look it up again
-  bool used = false;     // since the last look of the eviction
+  bool evicted = false;               // no longer in the engine; whoever still holds it must look it up again
+  bool used = false;                  // since the last look of the eviction
+  bool newcomer = true;               // counted as one by its tenant (principals.h)
+  std::size_t fixed_bytes = 0;        // of memory, without what grows
+  std::size_t bytes = 0;              // in all, as last counted
+  std::shared_ptr<TenantState> home;  // keeps its levels alive for whoever still holds it
   std::uint64_t calls = 0;
   double first = 0;  // s
   double last = 0;   // s

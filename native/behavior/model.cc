@@ -63,7 +63,7 @@ Model::Model(const ModelSettings& settings, const Hasher& hasher)
       hasher_(hasher),
       decay_(settings.half_life),
       signals_(signals_with(settings, hasher)),
-      principals_(sizes_of(signals_), settings.users_per_tenant) {
+      principals_(sizes_of(signals_), settings.users_per_tenant, hasher, settings.memory / 4 * 3) {
   for (std::size_t i = 0; i < signals_.size(); ++i)
     for (const Channel& channel : signals_[i]->channels()) channels_.push_back({&channel, i});
 }
@@ -300,6 +300,10 @@ void Model::learn(const Scored& scored) {
   if (scored.group->counts.get(row) > most) scored.group->counts.rescale(.5F, 0);
   if (scored.tenant->counts.get(row) > most) scored.tenant->counts.rescale(.5F, 0);
   for (const SignalPtr& signal : signals_) signal->learn(ran);
+  TenantState& home = *scored.user->home;
+  principals_.settle(home, *scored.group);
+  if (scored.tenant != scored.group) principals_.settle(home, *scored.tenant);
+  principals_.settle(*scored.user);
 }
 
 }  // namespace tool_firewall

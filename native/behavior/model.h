@@ -23,6 +23,7 @@ struct ModelSettings {
   double new_for = 48 * 3600.0;     // s an item first seen at high risk stays new
   double session_idle = 1800;       // s
   std::size_t users_per_tenant = 100'000;
+  std::size_t memory = 256U << 20;  // bytes; three quarters of it for what is learned
 };
 
 // One signal's share in a verdict.
@@ -70,6 +71,7 @@ class Model {
     begin(user, group, tenant, session, tool, when);
     Score score = measure();
     finish(user, score.risk, decide(score.risk), scored);
+    principals_.settle(*user);
     return score;
   }
 

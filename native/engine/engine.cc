@@ -16,7 +16,7 @@ constexpr std::uint64_t kIncidentKind = 1001;
 constexpr std::uint64_t kCallerKind = 1002;
 constexpr std::uint64_t kHistoryKind = 1003;
 constexpr double kDay = 86400;
-constexpr std::size_t kMostAppliedCallers = 1U << 16;
+constexpr std::size_t kMostAppliedCallers = 1U << 14;
 constexpr std::string_view kMoreTools = "(more tools)";
 
 std::uint64_t digest_after(std::uint64_t before, std::string_view pack) {

@@ -57,7 +57,7 @@ class SnapshotReader {
       : engine_(engine),
         format_(check_fixed(bytes)),
         in_(content(bytes), format_),
-        principals_(model().principals_.sizes_, model().principals_.most_),
+        principals_(model().principals_.another()),
         decay_(model().settings_.half_life) {}
 
   std::string restore() {
@@ -218,8 +218,11 @@ class SnapshotReader {
       }
     }
     for (std::size_t left = in.count(32); left > 0; --left) {
-      const std::string tenant = in.text();
-      principal(in, tenant)->evicted = true;
+      const auto tenant = principals_.tenants().find(in.text());
+      if (tenant == principals_.tenants().end()) StateReader::wrong("somebody of no tenant");
+      const PrincipalPtr user = principal(in, tenant->first);
+      user->evicted = true;
+      user->home = tenant->second;
     }
   }
 

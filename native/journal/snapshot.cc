@@ -134,7 +134,7 @@ class SnapshotWriter {
     std::vector<const Principal*> gone;
     engine_.in_flight_.each([&](const InFlight::Call& call) {
       const Principal* user = call.scored.user.get();
-      if (user->evicted && numbered(user)) gone.push_back(user);
+      if (lives(call) && user->evicted && numbered(user)) gone.push_back(user);
     });
     count(gone.size());
     for (const Principal* user : gone) {
@@ -142,6 +142,9 @@ class SnapshotWriter {
       principal(*user);
     }
   }
+
+  // Whether there still is a tenant that the call could teach.
+  bool lives(const InFlight::Call& call) const { return peers_.contains(call.scored.tenant); }
 
   // False when it has its number already.
   bool numbered(const Principal* user) {
@@ -173,8 +176,11 @@ class SnapshotWriter {
 
   // Of all processes, this one's own among them: whoever restores it will read their ends in the journal.
   void in_flight() {
-    count(engine_.in_flight_.size());
+    std::size_t living = 0;
+    engine_.in_flight_.each([&](const InFlight::Call& call) { living += lives(call) ? 1 : 0; });
+    count(living);
     engine_.in_flight_.each([&](const InFlight::Call& call) {
+      if (!lives(call)) return;
       const Scored& scored = call.scored;
       snapshot::id_fields(call.id, out_);
       snapshot::scored_fields(scored, out_);
