@@ -46,9 +46,10 @@ class ChainKey:
         """`previous` for the next pack."""
         return digests[-DIGEST_BYTES:] or previous
 
-    def fold(self, before: bytes, cursor: int, at: float, kind: int, body: bytes, digests: bytes) -> bytes:
-        """Adds one pack to the fold of what a checkpoint's range still holds."""
-        head = struct.pack("<QdBQ", cursor, at, kind, len(body))
+    def fold(self, before: bytes, pack: tuple[int, float, int, int, bytes, bytes]) -> bytes:
+        """Adds one pack (cursor, at, kind, records, body, digests) to the fold of what a range still holds."""
+        cursor, at, kind, records, body, digests = pack
+        head = struct.pack("<QdBQQ", cursor, at, kind, records, len(body))
         return _hash(self._key, before + head + body + digests)
 
     def seal(self, *parts: object) -> bytes:

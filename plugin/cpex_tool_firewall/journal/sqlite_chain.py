@@ -185,7 +185,7 @@ def with_kept(key: ChainKey, made: Checkpoint, kept: Sequence[Row]) -> Checkpoin
     """The checkpoint with some more packs that its range still holds, behind those it knows."""
     fold, calls, findings = made.fold, made.oldest_call, made.oldest_finding
     for row in kept:
-        fold = key.fold(fold, row.id, row.at, row.kind, row.body, row.digests)
+        fold = key.fold(fold, row)
         if row.kind == Kind.ORDINARY:
             calls = row.at if calls is None else min(calls, row.at)
         elif row.kind == Kind.FINDING:
@@ -200,7 +200,7 @@ def check_range(key: ChainKey, checkpoint: Checkpoint, rows: Sequence[Row]) -> s
         return f"the signed note about what was removed from {where} was altered"
     fold = key.START
     for row in rows:
-        fold = key.fold(fold, row.id, row.at, row.kind, row.body, row.digests)
+        fold = key.fold(fold, row)
     if fold != checkpoint.fold:
         return f"a record among those kept of {where} was altered, removed or added"
     return ""
