@@ -3,17 +3,18 @@
 
 python tests/bench/bench_agreement.py [--calls 50000] [--processes 3000] [--check]
 
-A load balancer spreads the calls over the workers, one after the other. With $TOOL_FIREWALL_STREAMS, a folder
-with labelled streams (FOLDER/*/events.jsonl.gz, the format that `tool-firewall replay` reads), those are played;
-always, the invented traffic of tests/reference with clocks that are right.
+A load balancer spreads the calls over the workers, one after the other. Played are the labelled streams in
+$TOOL_FIREWALL_STREAMS, if that is set (FOLDER/*/events.jsonl.gz, in the format of `tool-firewall replay`),
+and the invented traffic of tests/reference with clocks that are right.
 
-simulated  In one process and simulated time (replicas.py): each worker makes a turn every 20 ms, so that a call
-           reaches the others after 20 to 45 ms. `turn` shows what slower journals would do.
-processes  Four real processes on SQLite. Weeks of calls cannot be waited for: what lies more than 45 ms of the
-           stream's time after another call waits until every worker knows of that one, the rest does not. With
-           --processes N only N calls, 0 for none.
+simulated  In one process and simulated time (replicas.py): each worker makes a turn every 20 ms, so that a
+           call reaches the others after 20 to 45 ms. `turn` shows what slower journals would do.
+processes  Four real processes on SQLite. Weeks of calls cannot be waited for: what lies more than 45 ms of
+           the stream's time after another call waits until every worker knows of that one, the rest does
+           not. With --processes N only N calls, 0 for none.
 
---check: exit code 1 when a labelled stream differs in more than 0.1 % of the verdicts or by more than .02 at p99.
+--check: exit code 1 when a labelled stream differs in more than 0.1 % of the verdicts, or by more than .02 at
+p99.
 """
 
 from __future__ import annotations

@@ -4,9 +4,9 @@
 python tests/bench/bench_workers.py [--full] [--seconds 10] [--workers 4] [--rate 2000] [--journal sqlite]
                                     [--check]
 
-Each worker is a process with the plugin in it and calls both hooks `rate` times a second. The users take turns
-over all workers; there are so many of them that nobody is in a burst. When the load is over, the whole journal
-is read and compared with what was made, and with what every worker noted while it ran:
+Each worker is a process with the plugin in it and calls both hooks `rate` times a second. The users take
+turns over all workers; there are so many of them that nobody is in a burst. When the load is over, the whole
+journal is read and compared with what was made, and with what every worker noted while it ran:
 
 lost     calls, and ends of calls, that are not in the journal, or that a worker did not apply.
 lag      from the moment a call was checked in one worker to the moment its record was applied in another one;
@@ -14,8 +14,8 @@ lag      from the moment a call was checked in one worker to the moment its reco
 journal  processor time of the journal threads together, in % of one core.
 hook     tool_pre_invoke, called directly, while all this runs.
 
---full: 60 s. --journal redis: with a redis-server of its own. --check: exit code 1 when something is lost, the
-lag is over 100 ms at p99 or the journal threads need more than 30 % of a core.
+--full: 60 s. --journal redis: with a redis-server of its own. --check: exit code 1 when something is lost,
+the lag is over 100 ms at p99 or the journal threads need more than 30 % of a core.
 """
 
 from __future__ import annotations
@@ -136,19 +136,17 @@ def report(
     whole = sum(end["cpu"] for end in ends) / took * 100
     lag = [percentile(lags, share) * 1e3 for share in (0.5, 0.99, 0.999)] + [lags[-1] * 1e3]
     print(
-        f"{options.journal}: {len(ends)} workers, {made:,} calls in {took:.1f} s ({made / took:,.0f}/s), load "
-        f"average before {load_before:.2f}"
+        f"{options.journal}: {len(ends)} workers, {made:,} calls in {took:.1f} s ({made / took:,.0f}/s), "
+        f"load average before {load_before:.2f}"
     )
     print(f"  lost     {missing} not in the journal, {unapplied} not applied")
     print(
-        f"  lag      p50 {lag[0]:.1f} ms, p99 {lag[1]:.1f}, p99.9 {lag[2]:.1f}, max {lag[3]:.1f} ({len(lags):,} of "
-        f"{made * (len(ends) - 1):,})"
+        f"  lag      p50 {lag[0]:.1f} ms, p99 {lag[1]:.1f}, p99.9 {lag[2]:.1f}, max {lag[3]:.1f} "
+        f"({len(lags):,} of {made * (len(ends) - 1):,})"
     )
     print(f"  journal  {journal:.1f} % of one core; the processes as a whole {whole:.1f} %")
-    print(
-        f"  hook     p50 {percentile(spans, 0.5) / 1e3:.2f} us, p99 {percentile(spans, 0.99) / 1e3:.1f}, p99.9 "
-        f"{percentile(spans, 0.999) / 1e3:.1f}"
-    )
+    hook = [percentile(spans, share) / 1e3 for share in (0.5, 0.99, 0.999)]
+    print(f"  hook     p50 {hook[0]:.2f} us, p99 {hook[1]:.1f}, p99.9 {hook[2]:.1f}")
     print(
         f"  records  {2 * made / reading.packs:.1f} in a pack, {reading.size / 2 / made:.0f} bytes each; "
         f"{reading.urgent} packs of findings, {sum(end['notable'] for end in ends)} calls notable, "

@@ -36,7 +36,6 @@ from cpex.framework import (
     ToolPostInvokePayload,
     ToolPreInvokePayload,
 )
-from cpex_tool_firewall import plugin as plugin_module
 from cpex_tool_firewall import runtime
 from cpex_tool_firewall.plugin import ToolFirewallPlugin
 
