@@ -13,7 +13,7 @@ STEP := tools/step
 LAB := PYTHONPATH=tests/gateway
 PYTEST := $(BIN)/python -m pytest -q -o cache_dir=build/pytest
 
-.PHONY: help demo test test-native test-sanitized test-plugin test-gateway bench lint format wheel clean prepare
+.PHONY: help demo test test-native test-sanitized test-plugin test-gateway bench soak lint format wheel clean prepare
 
 help: ## Say what the commands are
 	@sed -nE 's/^([a-z-]+):.*## (.*)/\1\t\2/p' $(MAKEFILE_LIST) | while IFS=$$'\t' read -r name what; do \
@@ -42,6 +42,9 @@ test-gateway: prepare ## Tests in the real gateway only
 
 bench: prepare ## Measure the figures of docs/benchmarks.md
 	@tools/bench
+
+soak: prepare ## Flood an engine with a million names: memory, time, and a victim's scores
+	@tools/soak
 
 lint: ## Formatting, clang-tidy, ruff, mypy, and the engine's independence of Python
 	@tools/prepare lint

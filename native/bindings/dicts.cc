@@ -117,6 +117,7 @@ py::dict summary_dict(const Engine& engine) {
   out["users"] = engine.model().principals().size();
   out["tools"] = engine.tools().size();
   out["tenants"] = engine.model().principals().tenants().size();
+  out["memory_bytes"] = engine.model().principals().bytes();
   out["since"] = engine.first_call();
   out["last"] = engine.last_call();
   out["in_flight"] = engine.in_flight().size();
@@ -151,6 +152,8 @@ py::dict counters_dict(const Engine& engine) {
   out["clock_moved"] = engine.clock().state().moved;
   out["records_queued"] = engine.queued();
   out["users_evicted"] = engine.model().principals().evicted();
+  out["evicted_for_memory"] = engine.model().principals().evicted_for_memory();
+  out["tables_stopped"] = engine.model().principals().tables_stopped();
   out["groups_refused"] = engine.model().principals().groups_refused();
   out["tools_refused"] = counts.tools_refused;
   out["held_refused"] = engine.model().held_refused();

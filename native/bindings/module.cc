@@ -86,13 +86,14 @@ void bind_engine(py::module_& m) {
   py::class_<Engine, std::shared_ptr<Engine>>(m, "Engine", py::is_final())
       .def(py::init([](const py::bytes& key, std::uint64_t worker, int burst_threshold, double burst_window,
                        double half_life_days, double new_for_hours, double session_idle, double learning_days,
-                       std::size_t max_users_per_tenant, const py::dict& zones,
+                       std::size_t max_users_per_tenant, std::size_t max_memory_mb, const py::dict& zones,
                        const std::string& default_zone, const py::dict& tenant_zones,
                        const py::dict& user_zones, bool journaling) {
              if (burst_threshold < 1) throw py::value_error("burst_threshold: must be at least 1");
              if (!(burst_window > 0)) throw py::value_error("burst_window: must be more than 0");
              if (!(half_life_days > 0)) throw py::value_error("half_life_days: must be more than 0");
              if (max_users_per_tenant < 1) throw py::value_error("max_users_per_tenant: must be at least 1");
+             if (max_memory_mb < 1) throw py::value_error("max_memory_mb: must be at least 1");
              EngineSettings settings;
              settings.model.signals.burst_threshold = static_cast<std::uint32_t>(burst_threshold);
              settings.model.signals.burst_window = burst_window;
@@ -100,6 +101,7 @@ void bind_engine(py::module_& m) {
              settings.model.new_for = new_for_hours * 3600;
              settings.model.session_idle = session_idle;
              settings.model.users_per_tenant = max_users_per_tenant;
+             settings.model.memory = max_memory_mb << 20;
              settings.worker = worker;
              settings.learning_days = learning_days;
              settings.journaling = journaling;
@@ -114,9 +116,10 @@ void bind_engine(py::module_& m) {
            py::arg("key"), py::kw_only(), py::arg("worker") = 0, py::arg("burst_threshold") = 20,
            py::arg("burst_window") = 60., py::arg("half_life_days") = 14., py::arg("new_for_hours") = 48.,
            py::arg("session_idle") = 1800., py::arg("learning_days") = 0.,
-           py::arg("max_users_per_tenant") = 100'000, py::arg("zones") = py::dict(),
-           py::arg("default_zone") = "UTC", py::arg("tenant_zones") = py::dict(),
-           py::arg("user_zones") = py::dict(), py::arg("journaling") = false)
+           py::arg("max_users_per_tenant") = 100'000, py::arg("max_memory_mb") = 256,
+           py::arg("zones") = py::dict(), py::arg("default_zone") = "UTC",
+           py::arg("tenant_zones") = py::dict(), py::arg("user_zones") = py::dict(),
+           py::arg("journaling") = false)
       .def(
           "caller",
           [](const Engine&, py::handle tenant, py::handle user, py::handle agent, py::handle group,

@@ -72,6 +72,7 @@ class Engine:
         session_idle: float = 1800.0,
         learning_days: float = 0.0,
         max_users_per_tenant: int = 100_000,
+        max_memory_mb: int = 256,
         zones: Mapping[
             str, Sequence[tuple[float, int]]
         ] = ...,  # zone name -> (from, UTC offset in seconds), ascending
@@ -117,7 +118,7 @@ class Engine:
     def modes(self) -> list[dict[str, Any]]:
         """Control records in force, most general first: {scope: {tenant, tool, user}, mode, since, by, why}."""
     def summary(self) -> dict[str, Any]:
-        """{calls, users, tools, tenants, since, last, in_flight, decisions: {allow, audit, deny}}; since and last in s,
+        """{calls, users, tools, tenants, memory_bytes, since, last, in_flight, decisions: {allow, audit, deny}}; since and last in s,
         0 before the first call. Counts applied records too."""
     def principals(self) -> list[dict[str, Any]]:
         """{tenant, user, group, calls, first, last} of every learned principal."""

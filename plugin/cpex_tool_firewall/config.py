@@ -190,6 +190,13 @@ class Settings(BaseModel):
         le=10_000_000,
         description="How many users of one tenant are kept in memory.",
     )
+    max_memory_mb: int = Field(
+        default=256,
+        ge=64,
+        le=65_536,
+        description="How much memory the firewall may add to one worker, in MiB, for all tenants together: "
+        "about 100,000 users. Beyond it newcomers of the tenant that has most of them are forgotten first.",
+    )
 
     @model_validator(mode="after")
     def _one_group_per_user(self) -> Settings:

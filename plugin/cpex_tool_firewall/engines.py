@@ -24,6 +24,7 @@ def build_engine(settings: Settings, key: bytes, *, worker: int = 0, journaling:
         session_idle=settings.session_idle_minutes * _MINUTE_SECONDS,
         learning_days=settings.learning_days,
         max_users_per_tenant=settings.max_users_per_tenant,
+        max_memory_mb=settings.max_memory_mb,
         zones=tables(sorted(zones)),
         default_zone=settings.time_zone,
         tenant_zones=settings.tenant_time_zones,

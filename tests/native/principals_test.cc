@@ -268,5 +268,32 @@ TEST(Memory, ManyTenantsCostNoMoreThanOne) {
   EXPECT_LT(seconds(1'000'000), 20 * seconds(1) + 1);
 }
 
+TEST(Memory, AFloodInOtherTenantsChangesNoScore) {
+  EngineSettings tight, roomy;
+  tight.model.memory = 4 * kMebibyte;
+  Lab with(tight), without(roomy);
+  std::mt19937 random(15);
+  double now = kMonday;
+  int compared = 0;
+  for (int i = 0; i < 20'000; ++i) {
+    now += 20;
+    if (i >= 200 && i % 10 != 0) {
+      const std::string name = std::to_string(i);
+      with.run(
+          {.user = "u" + name, .tenant = i % 2 == 0 ? "flood" : "t" + name, .group = i % 3 == 0 ? "g" : ""},
+          "query", now);
+      with.callers.clear();
+      continue;
+    }
+    const Who old{.user = "old" + std::to_string(i / 10 % 10), .group = i % 4 == 0 ? "g" : ""};
+    const std::string tool = random() % 50 == 0 ? "rare" : random() % 3 == 0 ? "export" : "query";
+    ASSERT_EQ(with.run(old, tool, now).risk, without.run(old, tool, now).risk) << i;
+    ++compared;
+  }
+  EXPECT_GT(compared, 2000);
+  EXPECT_GT(with.engine.model().principals().evicted_for_memory(), 10'000U);
+  EXPECT_LE(with.engine.model().principals().bytes(), 3 * kMebibyte + 20'000);
+}
+
 }  // namespace
 }  // namespace tool_firewall

@@ -55,6 +55,7 @@ def test_all_settings_together() -> None:
             "uninspectable_exempt_tools": ["upload"],
             "state": "/srv/state",
             "max_users_per_tenant": 10,
+            "max_memory_mb": 64,
         }
     )
     assert settings.trusted_agent_header == "x-agent-id"
@@ -94,6 +95,7 @@ def test_all_settings_together() -> None:
         ("state", "", "text or null"),
         ("state", 5, "text or null"),
         ("max_users_per_tenant", 9, "whole number, 10 to 10000000"),
+        ("max_memory_mb", 63, "whole number, 64 to 65536"),
     ],
 )
 def test_a_wrong_value_is_refused_with_its_path_and_what_is_accepted(
