@@ -1,26 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """What every journal must do: order, cursors, heartbeats, closing. Runs against each backend."""
 
-import math
-import stat
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from cpex_tool_firewall.journal.interface import FORGET_SECONDS, SILENT_SECONDS, Journal, JournalError
+from cpex_tool_firewall.journal.interface import FORGET_SECONDS, SILENT_SECONDS, Journal, JournalError, Kind
 from cpex_tool_firewall.journal.memory import MemoryJournal
 from cpex_tool_firewall.journal.sqlite import SqliteJournal
-
-
-class Clock:
-    """A clock the test moves."""
-
-    def __init__(self) -> None:
-        self.now = 1_700_000_000.0
-
-    def __call__(self) -> float:
-        return self.now
-
+from journals import KEY, Clock, packed, unpacked
 
 MakeJournal = Callable[[Clock], Journal]
 
@@ -29,7 +17,7 @@ MakeJournal = Callable[[Clock], Journal]
 def make(request: pytest.FixtureRequest, tmp_path: Path) -> MakeJournal:
     if request.param == "memory":
         return lambda clock: MemoryJournal(clock=clock)
-    return lambda clock: SqliteJournal(tmp_path, clock=clock)
+    return lambda clock: SqliteJournal(tmp_path, KEY, clock=clock)
 
 
 @pytest.fixture
@@ -42,44 +30,125 @@ def journal(make: MakeJournal, clock: Clock) -> Journal:
     return make(clock)
 
 
-def test_records_come_back_in_order_byte_for_byte(journal: Journal) -> None:
-    first = [b"a", b"", bytes(range(256))]
-    assert journal.append(first) == 3
-    assert journal.append([b"last"], durable=True) == 4
-    assert journal.read_since(0) == [(1, b"a"), (2, b""), (3, bytes(range(256))), (4, b"last")]
+def test_packs_come_back_in_order_byte_for_byte(journal: Journal) -> None:
+    first = [packed(b"a", b"", bytes(range(256))), packed(b"b", kind=Kind.FINDING)]
+    assert journal.append(first) == 2
+    assert journal.append([packed(b"last", kind=Kind.CONTROL)], durable=True) == 3
+    found = journal.read_since(0)
+    assert [(entry.kind, entry.records, entry.body) for entry in found[:2]] == [tuple(pack) for pack in first]
+    assert unpacked(found) == [b"a", b"", bytes(range(256)), b"b", b"last"]
+    assert [entry.cursor for entry in found] == sorted({entry.cursor for entry in found})
+    assert found[-1].cursor == journal.last()
 
 
 @pytest.mark.parametrize(
-    ("cursor", "limit", "expected"),
-    [
-        (0, 2, [1, 2]),
-        (2, 2, [3, 4]),
-        (4, 100, [5]),
-        (5, 100, []),
-        (99, 100, []),
-        (-1, 1, [1]),
-        (0, 0, []),
-    ],
+    ("after", "limit", "expected"),
+    [(0, 2, [1, 2]), (2, 2, [3, 4]), (4, 100, [5]), (5, 100, []), (0, 0, [])],
 )
-def test_reading_on_from_a_cursor(journal: Journal, cursor: int, limit: int, expected: list[int]) -> None:
-    journal.append([b"%d" % n for n in range(1, 6)])
-    assert [found for found, _ in journal.read_since(cursor, limit)] == expected
+def test_reading_on_from_a_cursor(journal: Journal, after: int, limit: int, expected: list[int]) -> None:
+    journal.append([packed(b"%d" % n) for n in range(1, 6)])
+    cursors = [0, *(entry.cursor for entry in journal.read_since(0))]
+    found = journal.read_since(cursors[after], limit)
+    assert [int(body) for body in unpacked(found)] == expected
 
 
-def test_empty_batch_gives_the_newest_cursor(journal: Journal) -> None:
+def test_there_is_nothing_beyond_the_end_nor_before_the_beginning(journal: Journal) -> None:
+    journal.append([packed(b"x")])
+    assert journal.read_since(journal.last() + 99) == []
+    assert unpacked(journal.read_since(-1)) == [b"x"]
+    assert journal.first() == 0
+
+
+def test_nothing_appended_gives_the_newest_cursor(journal: Journal) -> None:
     assert journal.append([]) == 0
     assert journal.last() == 0
-    journal.append([b"x", b"y"])
-    assert journal.append([]) == 2
-    assert journal.last() == 2
+    last = journal.append([packed(b"x"), packed(b"y")])
+    assert journal.append([]) == journal.last() == last
 
 
 def test_a_batch_is_kept_whole_or_not_at_all(journal: Journal) -> None:
-    journal.append([b"before"])
-    with pytest.raises(TypeError):
-        journal.append([b"one", object(), b"two"])  # type: ignore[list-item]
-    assert journal.read_since(0) == [(1, b"before")]
-    assert journal.append([b"after"]) == 2
+    journal.append([packed(b"before")])
+    with pytest.raises((TypeError, AttributeError)):
+        journal.append([packed(b"one"), object(), packed(b"two")])  # type: ignore[list-item]
+    assert unpacked(journal.read_since(0)) == [b"before"]
+    journal.append([packed(b"after")])
+    assert unpacked(journal.read_since(0)) == [b"before", b"after"]
+
+
+def test_pruning_by_kind_age_and_place(journal: Journal, clock: Clock) -> None:
+    for kind in (Kind.ORDINARY, Kind.FINDING, Kind.CONTROL):
+        journal.append([packed(kind.name.encode() + b" old", kind=kind)])
+    clock.now += 100
+    snapshot = journal.last()
+    for kind in (Kind.ORDINARY, Kind.FINDING, Kind.CONTROL):
+        journal.append([packed(kind.name.encode() + b" new", kind=kind)])
+
+    def prune(calls: float, findings: float, upto: int) -> int:
+        removed = 0
+        while some := journal.prune(
+            calls_before=clock.now + calls, findings_before=clock.now + findings, upto=upto
+        ):
+            removed += some
+        return removed
+
+    assert prune(-100, -100, journal.last()) == 0, "nothing is older than that"
+    assert prune(-50, -150, journal.last()) == 1
+    assert unpacked(journal.read_since(0))[:2] == [b"FINDING old", b"CONTROL old"]
+    assert 0 < journal.first() <= snapshot
+    assert prune(-50, -50, journal.last()) == 1
+    assert prune(50, 50, snapshot) == 0, "not beyond the cursor"
+    assert prune(50, 50, journal.last()) == 2
+    assert unpacked(journal.read_since(0)) == [b"CONTROL old", b"CONTROL new"]
+    assert journal.verify().problem == ""
+    last = journal.last()
+    assert journal.append([packed(b"after")]) > last
+    assert unpacked(journal.read_since(last)) == [b"after"]
+
+
+def test_snapshots_are_kept_whole_and_two_of_them(journal: Journal) -> None:
+    assert journal.snapshots() == []
+    big = bytes(range(256)) * 10_000
+    for cursor, body in ((3, b"first"), (7, big), (9, b"")):
+        journal.save_snapshot(cursor, body)
+    assert [(info.cursor, info.size) for info in journal.snapshots()] == [(9, 0), (7, len(big))]
+    assert journal.load_snapshot(7) == big
+    assert journal.load_snapshot(9) == b""
+    with pytest.raises(JournalError):
+        journal.load_snapshot(3)
+
+
+def test_a_snapshot_at_the_same_cursor_replaces_the_old_one(journal: Journal) -> None:
+    journal.save_snapshot(5, b"old")
+    journal.save_snapshot(5, b"new")
+    assert [info.cursor for info in journal.snapshots()] == [5]
+    assert journal.load_snapshot(5) == b"new"
+
+
+def test_one_worker_leads(journal: Journal, clock: Clock) -> None:
+    assert journal.lead("one", 10)
+    assert not journal.lead("two", 10)
+    clock.now += 5
+    assert journal.lead("one", 10), "it goes on leading"
+    clock.now += 9
+    assert not journal.lead("two", 10)
+    clock.now += 2
+    assert journal.lead("two", 10), "the other one has said nothing for too long"
+    assert not journal.lead("one", 10)
+
+
+def test_who_leaves_leads_no_longer(journal: Journal) -> None:
+    journal.beat("one", {})
+    assert journal.lead("one", 10)
+    journal.leave("one")
+    assert journal.lead("two", 10)
+
+
+def test_a_history_has_a_name_and_a_place(journal: Journal) -> None:
+    assert journal.generation
+    assert journal.where
+    assert journal.size() >= 0
+    journal.tidy()
+    assert journal.heal(0) == 0
 
 
 def test_the_newest_heartbeat_of_each_worker(journal: Journal, clock: Clock) -> None:
@@ -135,47 +204,18 @@ def test_a_heartbeat_that_is_not_json_is_the_callers_mistake(journal: Journal) -
     assert journal.workers() == []
 
 
-@pytest.mark.parametrize("use", ["append", "read_since", "last", "beat", "leave", "workers"])
+@pytest.mark.parametrize(
+    "use", ["append", "read_since", "last", "beat", "leave", "workers", "lead", "anchor", "verify"]
+)
 def test_a_closed_journal_says_so(journal: Journal, use: str) -> None:
     journal.close()
     journal.close()
-    arguments = {"append": [[b"x"]], "read_since": [0], "beat": ["w", {}], "leave": ["w"]}.get(use, [])
+    arguments = {
+        "append": [[packed(b"x")]],
+        "read_since": [0],
+        "beat": ["w", {}],
+        "leave": ["w"],
+        "lead": ["w", 10.0],
+    }.get(use, [])
     with pytest.raises(JournalError, match="closed"):
         getattr(journal, use)(*arguments)
-
-
-def test_sqlite_keeps_records_and_heartbeats_over_reopening(tmp_path: Path) -> None:
-    journal = SqliteJournal(tmp_path)
-    journal.append([b"a", b"b"])
-    journal.beat("one", {"pid": 1})
-    journal.close()
-    again = SqliteJournal(tmp_path, create=False)
-    assert again.read_since(0) == [(1, b"a"), (2, b"b")]
-    assert again.append([b"c"]) == 3
-    assert [worker.name for worker in again.workers()] == ["one"]
-    again.close()
-
-
-def test_sqlite_files_are_private(tmp_path: Path) -> None:
-    journal = SqliteJournal(tmp_path)
-    journal.append([b"a"])
-    modes = {path.name: stat.S_IMODE(path.stat().st_mode) for path in tmp_path.iterdir()}
-    assert modes == {"journal.db": 0o600, "journal.db-wal": 0o600, "journal.db-shm": 0o600}
-    journal.close()
-
-
-def test_two_handles_of_one_process_see_each_other(tmp_path: Path) -> None:
-    one, two = SqliteJournal(tmp_path), SqliteJournal(tmp_path)
-    assert one.append([b"1"]) == 1
-    assert two.append([b"2"]) == 2
-    assert one.read_since(0) == two.read_since(0) == [(1, b"1"), (2, b"2")]
-    one.close()
-    assert two.append([b"3"]) == 3
-    two.close()
-
-
-def test_a_heartbeat_refuses_numbers_json_lacks(tmp_path: Path) -> None:
-    journal = SqliteJournal(tmp_path)
-    with pytest.raises(ValueError, match="JSON"):
-        journal.beat("one", {"x": math.nan})
-    journal.close()

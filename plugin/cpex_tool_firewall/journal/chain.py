@@ -47,7 +47,7 @@ class ChainKey:
         return digests[-DIGEST_BYTES:] or previous
 
     def fold(self, before: bytes, pack: tuple[int, float, int, int, bytes, bytes]) -> bytes:
-        """Adds one pack (cursor, at, kind, records, body, digests) to the fold of what a range still holds."""
+        """Adds one pack (cursor, at, kind, records, body, digests) to the fold of what a range holds."""
         cursor, at, kind, records, body, digests = pack
         head = struct.pack("<QdBQQ", cursor, at, kind, records, len(body))
         return _hash(self._key, before + head + body + digests)

@@ -539,6 +539,11 @@ class SqliteJournal:
         if found is None or found == self._identities.get(""):
             return False
         try:
+            connection = self._connect()
+            begun = connection.pragma("user_version")
+            self._close(connection)
+            if not begun:  # an empty file: whoever put it there cannot have meant it
+                return False
             self._swap(self._connected())
         except (apsw.Error, JournalError):
             return False
