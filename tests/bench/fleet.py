@@ -47,7 +47,9 @@ WORDS: Final = ("river", "stone", "light", "garden", "window", "paper", "simple"
 
 _START_SECONDS: Final = 60.0
 _BREATH: Final = 0.002  # s between two looks at what is due
-_PAYLOADS: Final = 500
+_CONTEXTS: Final = 8192
+_VARIANTS: Final = 71  # of the arguments for each tool
+_STRANGE_EVERY: Final = 501  # calls: a tool that its user has never used
 
 
 def arguments(seed: int) -> dict[str, Any]:
@@ -191,13 +193,15 @@ class Worker:
         count = int(seconds * rate)
         self.marks.clear()
         spans = array("q", bytes(8 * count))
-        payloads = [
-            ToolPreInvokePayload(name=f"tool_{seed % TOOLS}", args=arguments(seed))
-            for seed in range(_PAYLOADS)
-        ]
+        payloads = {
+            (tool, seed): ToolPreInvokePayload(name=f"tool_{tool}", args=arguments(seed))
+            for tool in range(TOOLS)
+            for seed in range(_VARIANTS)
+        }
+        strange = ToolPreInvokePayload(name="strange_tool", args=arguments(0))
         contexts = [
             PluginContext(global_context=GlobalContext(request_id="r", user="", tenant_id="team"))
-            for _ in range(_PAYLOADS)
+            for _ in range(_CONTEXTS)
         ]
         running: deque[PluginContext] = deque()
         before, after = self.plugin.tool_pre_invoke, self.plugin.tool_post_invoke
@@ -209,10 +213,11 @@ class Worker:
                 await after(FINE, running.popleft())
             for n in range(done, min(int((time.time() - begin) * rate), count)):
                 turn = n * workers + self.number
-                context = contexts[n % _PAYLOADS]
+                context = contexts[n % _CONTEXTS]
                 # The shift in each round takes everybody to every worker.
-                context.global_context.user = f"user{(turn + turn // users) % users}@example.com"
-                payload = payloads[n % _PAYLOADS]
+                user = (turn + turn // users) % users
+                context.global_context.user = f"user{user}@example.com"
+                payload = strange if turn % _STRANGE_EVERY == 0 else payloads[(user % TOOLS, n % _VARIANTS)]
                 start = clock()
                 answer = await before(payload, context)
                 spans[n] = clock() - start
@@ -236,6 +241,7 @@ class Worker:
             "notable": notable,
             "journal_cpu": journal_cpu,
             "cpu": own_cpu,
+            "children_cpu": sum(resource.getrusage(resource.RUSAGE_CHILDREN)[:2]),
             "marks": self.marks,
             "counters": self.runtime.engine.counters(),
             "memory": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
