@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from . import baseline, doctor, mode, replay, status
+from . import backup, baseline, doctor, mode, replay, status
 from .version import installed_version
 
 app = typer.Typer(
@@ -19,7 +19,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for _group in (status, mode, baseline, replay, doctor):
+for _group in (status, mode, baseline, replay, backup, doctor):
     _group.register(app)
 
 

@@ -238,6 +238,11 @@ class Journal(Protocol):
     def size(self) -> int:
         """Bytes in use, snapshots not included; 0 when unknown."""
 
+    def suspend(self) -> None:
+        """Closes files and connections until the next use opens them again: called before a fork, so that
+        the child inherits none. What a child inherits of SQLite makes it take no locks of its own.
+        """
+
     def close(self) -> None:
         """Lets go of everything. May be called twice; using the journal afterwards raises JournalError."""
 

@@ -180,6 +180,9 @@ class MemoryJournal:
         with self._lock:
             return sum(len(entry.body) for _, entry in self._packs)
 
+    def suspend(self) -> None:
+        """See Journal.suspend: there is nothing to close."""
+
     def close(self) -> None:
         """See Journal.close."""
         self._closed = True

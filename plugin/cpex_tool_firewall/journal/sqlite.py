@@ -11,7 +11,8 @@ Rules that keep the file whole, each learned from a measured loss:
   second.
 * SQLite's own busy handler sleeps up to 100 ms at a time; ours naps half a millisecond and gives up in time.
 * A connection must not be used, nor closed, by a forked child: there it is left alone, and using it is an
-  error.
+  error. Nor may one be open while the process forks: SQLite in the child would take the parent's locks for
+  its own and take none, and the next process that closes would delete the write-ahead log under it.
 * On closing, the last connection deletes the write-ahead log by name. When another file has taken the name
   meanwhile, that would be its log: so a connection to files that are gone keeps its hands off.
 """
@@ -134,6 +135,7 @@ class SqliteJournal:
         self._prune_packs = _PRUNE_PACKS
         self._identities: dict[str, tuple[int, int] | None] = {}
         self._connection: apsw.Connection | None = None
+        self._suspended = False
         self._lost = ""
         with _opening:
             self._open(create)
@@ -334,7 +336,6 @@ class SqliteJournal:
             try:
                 with sqlite_rescue.only_one(self._folder):
                     if not self._follow():
-                        assert self._connection is not None
                         self._rescue(self._connection)
                         self._swap(self._connected())
             except (apsw.Error, OSError) as error:
@@ -343,8 +344,28 @@ class SqliteJournal:
                     "files away"
                 ) from error
             self._lost = ""
+            self._suspended = False
             assert self._connection is not None
             return min(cursor, last_id(self._connection))
+
+    def copy_to(self, folder: Path) -> None:
+        """Puts a whole copy of the journal and its newest snapshot into an empty folder, while others go on
+        writing. It can be opened as it is. Raises JournalError.
+        """
+        target = folder / FILE_NAME
+        with self._working("backup") as connection:
+            connection.execute("VACUUM INTO ?", (str(target),))
+        target.chmod(0o600)
+        for info in self.snapshots()[:1]:
+            SnapshotFiles(folder).save(self._generation, info.cursor, self.load_snapshot(info.cursor))
+
+    def suspend(self) -> None:
+        """See Journal.suspend."""
+        self._check_process()
+        with self._lock:
+            if self._connection is not None and not self._lost:  # what is lost, heal() reads from it
+                self._close(self._connection)
+                self._connection, self._suspended = None, True
 
     def close(self) -> None:
         """See Journal.close. In a forked child it does nothing: the connection is the parent's."""
@@ -352,7 +373,7 @@ class SqliteJournal:
             return
         with self._lock:
             self._close(self._connection)
-            self._connection = None
+            self._connection, self._suspended = None, False
 
     # --- opening ---
 
@@ -494,11 +515,13 @@ class SqliteJournal:
     def _working(self, doing: str) -> Iterator[apsw.Connection]:
         self._check_process()
         with self._lock:
+            if self._lost:
+                raise JournalLost(self._lost)
+            if self._suspended:
+                self._resume(doing)
             connection = self._connection
             if connection is None:
                 raise JournalError(f"{self.path}: it was closed; open it again")
-            if self._lost:
-                raise JournalLost(self._lost)
             now = time.monotonic()
             self._deadline = now + self._busy_seconds
             try:
@@ -511,6 +534,20 @@ class SqliteJournal:
                 raise JournalLost(self._lost) from error
             except apsw.Error as error:
                 raise self._explained(doing, error) from error
+
+    def _resume(self, doing: str) -> None:
+        """Opens again what suspend() closed. The logs may have been deleted with good reason meanwhile."""
+        if _identity(self.path) != self._identities[""]:
+            self._lost = f"{self.path}: the file was deleted, moved or replaced while this process forked"
+            raise JournalLost(self._lost)
+        try:
+            self._swap(self._connected())
+        except apsw.CorruptError as error:
+            self._lost = str(self._explained(doing, error))
+            raise JournalLost(self._lost) from error
+        except apsw.Error as error:
+            raise self._explained(doing, error) from error
+        self._suspended = False
 
     def _check_files(self) -> None:
         for suffix, opened in self._identities.items():
@@ -549,11 +586,13 @@ class SqliteJournal:
             return False
         return True
 
-    def _rescue(self, source: apsw.Connection) -> None:
+    def _rescue(self, source: apsw.Connection | None) -> None:
         """Puts a new file in place, with everything that `source` can still read."""
         target = self.path.with_name(f".{self.path.stem}-{os.getpid()}.rescue")
         target.unlink(missing_ok=True)
         try:
+            if source is None:
+                raise apsw.CantOpenError("it was not open")
             generation = source.execute("SELECT value FROM meta WHERE name = 'generation'").get or ""
             missing = sqlite_rescue.copy(source, target, self._key, generation)
             what = f"{missing} packs of records could not be read" if missing else "everything could be read"
