@@ -114,7 +114,8 @@ void CountTable::rescale(float factor, float floor) {
 
 // The cells of a line fill up from its beginning, so how many there are says which they are.
 void CountTable::write(StateWriter& out) const {
-  out(static_cast<std::uint32_t>(lines_.size()), size_);
+  const bool stopped = max_lines_ <= std::max<std::size_t>(1, lines_.size());
+  out(static_cast<std::uint32_t>(lines_.size()), size_, stopped);
   char* filled = out.grow(lines_.size() + size_ * kCellBytes);
   char* at = filled + lines_.size();
   for (const Line& line : lines_) {
@@ -131,6 +132,7 @@ void CountTable::write(StateWriter& out) const {
 void CountTable::read(StateReader& in) {
   const auto lines = in.number<std::uint32_t>();
   const auto size = in.number<std::uint32_t>();
+  const auto stopped = in.number<bool>();
   if (lines > max_lines_) StateReader::wrong("a table is too large");
   const std::string_view filled = in.raw(lines);
   const std::string_view cells = in.raw(size * kCellBytes);
@@ -155,6 +157,7 @@ void CountTable::read(StateReader& in) {
   if (wrong) StateReader::wrong("a table holds what cannot be counted");
   lines_ = std::move(read);
   size_ = size;
+  if (stopped) stop_growing();
 }
 
 ShardedCountTable::ShardedCountTable(std::uint32_t max_cells)

@@ -220,24 +220,27 @@ bool Principals::evict_one(TenantState& tenant, const Principal* keep) {
   return false;
 }
 
+std::vector<std::shared_ptr<TenantState>> Principals::in_order() const {
+  std::vector<std::shared_ptr<TenantState>> all;
+  for (const std::list<TenantState*>& crowd : crowds_)
+    for (const TenantState* tenant : crowd) all.push_back(tenants_.find(tenant->peers.name)->second);
+  return all;
+}
+
 void Principals::recount() {
+  const std::vector<std::shared_ptr<TenantState>> all = in_order();
   for (std::list<TenantState*>& crowd : crowds_) crowd.clear();
   fullest_ = nullptr;
   levels_ = 0;
   bytes_ = 0;
-  // In an order that does not depend on how the tenants came in.
-  std::vector<std::shared_ptr<TenantState>> all;
-  for (const auto& [name, tenant] : tenants_) all.push_back(tenant);
-  std::sort(all.begin(), all.end(),
-            [](const auto& a, const auto& b) { return a->peers.name < b->peers.name; });
   for (const std::shared_ptr<TenantState>& tenant : all) {
     tenant->bytes = 0;
     tenant->new_count = 0;
     enter(*tenant);
     counted(*tenant, 0, kTenantBytes);
     const auto level = [&](Peers& peers) {
-      peers.bytes = 0;
-      count(*tenant, peers);
+      peers.bytes = footprint(peers);  // without a look at the bound, which nobody had to keep at once
+      counted(*tenant, 0, peers.bytes);
     };
     level(tenant->peers);
     for (const auto& [name, group] : tenant->groups) level(*group);
@@ -253,13 +256,12 @@ void Principals::recount() {
   }
 }
 
-void Principals::trim() {
+void Principals::trim(std::size_t most_bytes_before) {
   recount();
-  std::vector<TenantState*> all;
-  for (const auto& [name, tenant] : tenants_) all.push_back(tenant.get());
-  for (TenantState* tenant : all)
+  for (const std::shared_ptr<TenantState>& tenant : in_order())
     while (tenant->principals.size() > most_ && evict_one(*tenant)) continue;
-  while (bytes_ > most_bytes_ && make_room()) continue;
+  if (most_bytes_ < most_bytes_before)
+    while (bytes_ > most_bytes_ && make_room()) continue;
 }
 
 }  // namespace tool_firewall

@@ -20,6 +20,7 @@
 #include <string>
 #include <string_view>
 #include <unordered_map>
+#include <vector>
 
 #include "behavior/levels.h"
 
@@ -98,9 +99,14 @@ class Principals {
       count(tenant, peers);
   }
 
+  // For snapshots. All tenants in an order that, together with `next`, says who is evicted next: one that
+  // makes the tenants in this order and fills them in goes on with the same.
+  std::vector<std::shared_ptr<TenantState>> in_order() const;
+
   // Counts everything anew after the tenants were filled in from outside, and makes room until all bounds
-  // hold.
-  void trim();
+  // hold that are tighter than those the tenants come from. Beyond its bound of memory one is for a while
+  // anyway.
+  void trim(std::size_t most_bytes_before = kNoBound);
 
   const ByName<std::shared_ptr<TenantState>>& tenants() const { return tenants_; }
   std::uint64_t evicted() const { return evicted_; }
@@ -114,7 +120,7 @@ class Principals {
  private:
   std::size_t footprint(const Principal& principal) const {
     return principal.fixed_bytes + principal.counts.bytes() + principal.sessions.size() * kSessionBytes +
-           principal.held.capacity() * sizeof(HeldItem);
+           principal.held.size() * sizeof(HeldItem);
   }
   std::size_t fixed_bytes(const Principal& principal) const {
     return kPrincipalBytes + sizes_.user_state + principal.tenant.size() + 2 * principal.user.size();
@@ -128,6 +134,7 @@ class Principals {
   static constexpr std::size_t kPeersBytes = sizeof(Peers) + 64 * sizeof(CountTable) + 900;
   static constexpr std::size_t kTenantBytes = sizeof(TenantState) + 1500;
 
+  friend class SnapshotWriter;
   friend class SnapshotReader;
   void recount();
   void enter(TenantState& tenant);

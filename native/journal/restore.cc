@@ -175,6 +175,7 @@ class SnapshotReader {
   }
 
   void tenants(StateReader& in) {
+    in(most_bytes_, look_again_, fullest_);
     for (std::size_t left = in.count(16); left > 0; --left) {
       const std::string name = in.text();
       TenantState& tenant = principals_.tenant(name);
@@ -189,6 +190,7 @@ class SnapshotReader {
         peers(in, principals_.group(tenant, group));
       }
     }
+    if (fullest_ > tenants_.size()) StateReader::wrong("a reference to no tenant");
   }
 
   void peers(StateReader& in, Peers& one) {
@@ -319,7 +321,12 @@ class SnapshotReader {
 
   // From here on nothing can go wrong.
   void move_in() {
-    principals_.trim();
+    principals_.trim(most_bytes_);
+    // After the trimming, which may look for it anew, and forget the one that was it.
+    if (principals_.fullest_ == nullptr && fullest_ > 0 && tenants_[fullest_ - 1]->known) {
+      principals_.fullest_ = tenants_[fullest_ - 1];
+      principals_.look_again_ = look_again_;
+    }
     model().principals_ = std::move(principals_);
     model().decay_ = decay_;
     engine_.clock_ = clock_;
@@ -352,6 +359,9 @@ class SnapshotReader {
   decltype(Engine::tools_) tools_;
   std::vector<const Tool*> tool_order_;
   std::vector<TenantState*> tenants_;
+  std::uint64_t most_bytes_ = 0;  // that the writer might use
+  std::uint32_t look_again_ = 0;
+  std::uint32_t fullest_ = 0;  // position in tenants_, from 1
   std::vector<Peers*> peers_;
   std::vector<PrincipalPtr> users_;
   InFlight in_flight_;

@@ -102,7 +102,12 @@ class SnapshotWriter {
   }
 
   void tenants() {
-    for (const auto& [name, tenant] : sorted(model().principals_.tenants())) tenants_.push_back(tenant);
+    const Principals& all = model().principals_;
+    for (const auto& tenant : all.in_order()) tenants_.push_back(tenant.get());
+    const auto fullest = std::find(tenants_.begin(), tenants_.end(), all.fullest_);
+    const bool none = fullest == tenants_.end();
+    out_(std::uint64_t{all.most_bytes_}, none ? 0 : all.look_again_);
+    count(none ? 0 : static_cast<std::size_t>(fullest - tenants_.begin()) + 1);
     count(tenants_.size());
     for (const TenantState* tenant : tenants_) {
       peers(tenant->peers);
