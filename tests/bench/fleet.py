@@ -274,13 +274,15 @@ class Worker:
         return found
 
     def calls(self, calls: Sequence[Any]) -> list[tuple[float, str, bool]]:
-        """Calls (replicas.Call) of a time of their own, straight to the engine: (risk, decision, blocked)."""
+        """Calls (replicas.Call) of a time of their own, straight to the engine, each ended at once: (risk,
+        decision, blocked).
+        """
         found = []
         engine = self.runtime.engine
         for call in calls:
             verdict = engine.check(self._policy(call), self._caller(call), "", call.tool, {}, call.at)
             if verdict.ticket:
-                engine.observe(verdict.ticket, "ok", call.ends)
+                engine.observe(verdict.ticket, "ok", call.at)
             found.append((verdict.risk, verdict.decision, verdict.blocked))
         return found
 
@@ -305,7 +307,11 @@ class Worker:
         return asyncio.run(self._stored())
 
     async def _stored(self) -> int:
-        if not await self.runtime.recorded(timeout=10):
+        for _ in range(10):
+            if await self.runtime.recorded(timeout=2):
+                break
+            await asyncio.sleep(0.1)  # another worker kept the file locked
+        else:
             raise RuntimeError("the journal does not take the records")
         return self.runtime._journal.last()
 
