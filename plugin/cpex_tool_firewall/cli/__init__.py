@@ -9,7 +9,19 @@ from typing import Annotated
 
 import typer
 
-from . import backup, baseline, doctor, mode, replay, status
+from . import (
+    backfill,
+    backup,
+    baseline,
+    doctor,
+    export,
+    import_records,
+    mode,
+    replay,
+    snapshot,
+    status,
+    verify,
+)
 from .version import installed_version
 
 app = typer.Typer(
@@ -19,7 +31,10 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for _group in (status, mode, baseline, replay, backup, doctor):
+for _group in (
+    *(status, mode, baseline, doctor),
+    *(export, import_records, backfill, verify, snapshot, backup, replay),
+):
     _group.register(app)
 
 

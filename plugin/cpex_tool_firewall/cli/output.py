@@ -46,6 +46,11 @@ def say(text: str, style: str = "") -> None:
     console().print(Text(printable_lines(text), style=style), soft_wrap=True)
 
 
+def note(text: str) -> None:
+    """One line on standard error, where standard output belongs to data."""
+    console(error=True).print(Text(printable_lines(text)), soft_wrap=True)
+
+
 def warn(text: str) -> None:
     """One line on standard error."""
     console(error=True).print(Text(f"warning: {printable_lines(text)}", style="yellow"), soft_wrap=True)

@@ -18,6 +18,9 @@ from .plugin_config import FileError, settings_in
 # The same for every replay: the same events and settings give the same scores, on every machine.
 _KEY = b"tool-firewall replay: no secret."
 
+_DASH = Path("-")
+_STANDARD_INPUT = Path("/dev/stdin")
+
 OnProgress = Callable[[int, int, int], None]
 
 
@@ -29,7 +32,10 @@ def register(app: typer.Typer) -> None:
 @reports_errors
 def replay(
     events: Annotated[
-        Path, typer.Argument(metavar="EVENTS.jsonl[.gz]", help="One event a line, oldest first.")
+        Path,
+        typer.Argument(
+            metavar="EVENTS.jsonl[.gz]", help="One event a line, oldest first. -: standard input."
+        ),
     ],
     out: Annotated[
         Path, typer.Option("--out", metavar="SCORES.jsonl[.gz]", help="Where to write one score an event.")
@@ -55,17 +61,19 @@ def replay(
     Example:
       tool-firewall replay march.jsonl.gz --out scores.jsonl.gz
       tool-firewall replay march.jsonl --out scores.jsonl --config plugins/config.yaml --skip-bad
+      tool-firewall export --format events | tool-firewall replay - --out scores.jsonl
     """
     settings = _settings(config)
     _check_files(events, out)
     from .._native import Replay
     from ..engines import build_engine
 
+    source = str(_STANDARD_INPUT if events == _DASH else events)
     engine = build_engine(settings, _KEY)
     policy = engine.policy(
         mode=settings.mode, threshold=settings.threshold, exempt_tools=settings.uninspectable_exempt_tools
     )
-    job = Replay(engine, policy, str(events), str(out), skip_bad=skip_bad)
+    job = Replay(engine, policy, source, str(out), skip_bad=skip_bad)
     try:
         with _progress() as on_progress:
             result = job.run(on_progress)
@@ -93,16 +101,16 @@ def _settings(path: Path | None) -> Settings:
 
 
 def _check_files(events: Path, out: Path) -> None:
-    if not events.is_file():
+    if events != _DASH and not events.is_file():
         what = "is not a file" if events.exists() else "there is no such file"
         fail(f"{events}: {what}; accepted: JSON Lines, plain or gzip", WRONG_INPUT)
-    if not os.access(events, os.R_OK):
+    if events != _DASH and not os.access(events, os.R_OK):
         fail(f"{events}: may not be read", WRONG_INPUT)
     if not out.parent.is_dir():
         fail(f"{out}: the folder {out.parent} does not exist", WRONG_INPUT)
     if out.is_dir():
         fail(f"{out}: is a folder; name a file", WRONG_INPUT)
-    if out.exists() and out.samefile(events):
+    if events != _DASH and out.exists() and out.samefile(events):
         fail(f"{out}: the scores would overwrite the events; name another file", WRONG_INPUT)
 
 
@@ -124,7 +132,7 @@ def _progress() -> Iterator[OnProgress | None]:
         task = bar.add_task("", total=None, events=0)
 
         def on_progress(done: int, total: int, events: int) -> None:
-            bar.update(task, completed=done, total=total, events=events)
+            bar.update(task, completed=done, total=total or None, events=events)
 
         yield on_progress
 
