@@ -33,6 +33,10 @@ class Outbox:
         self._stored: deque[tuple[float, Pack]] = deque()
         self._stored_bytes = 0
 
+    def records(self) -> int:
+        """How many records there are to store now."""
+        return sum(pack.records for pack in self._pending) + self._engine.counters()["records_queued"]
+
     def take(self, limit: int) -> list[Pack]:
         """What to store next: what is still to store, else up to `limit` new records; [] when there is none.
 
@@ -44,15 +48,18 @@ class Outbox:
         self._taken = len(taken)
         return taken
 
-    def stored(self) -> None:
-        """What take() gave last is in the journal."""
+    def stored(self) -> int:
+        """What take() gave last is in the journal. Returns how many records that were."""
         now = self._clock()
+        records = 0
         for _ in range(self._taken):
             pack = self._pending.popleft()
+            records += pack.records
             self._stored.append((now, pack))
             self._stored_bytes += len(pack.body)
         self._taken = 0
         self._forget(now)
+        return records
 
     def store_again(self) -> None:
         """Puts what was stored lately in front of what is still to store."""

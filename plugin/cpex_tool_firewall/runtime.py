@@ -23,6 +23,7 @@ import ctypes
 import functools
 import importlib.metadata
 import logging
+import math
 import os
 import platform
 import secrets
@@ -55,13 +56,17 @@ RECORD_WAIT_SECONDS: Final = 0.05
 
 _BATCH: Final = 512  # records taken from the engine at once: the event loop waits for the GIL that long
 _READ_BATCH: Final = 64  # packs
+_STORE_SECONDS: Final = 0.1  # in one turn: what others did must be read meanwhile
+_READ_BATCHES: Final = 16  # in one turn: others may write faster than this process reads
 _CURSORS_KEPT: Final = 4096  # for comparing with other workers what was read
 _CLOCK_JUMP_SECONDS: Final = 60.0
 _LOST_ALARM_SECONDS: Final = 600.0
 _WRITE: Final = "journal-write"
 _READ: Final = "journal-read"
+_HEAL: Final = "journal-heal"
 _LONGEST_PAUSE_SECONDS: Final = 2.0  # between tries while the journal fails
 _CLOSE_SECONDS: Final = 5.0
+_FORK_SECONDS: Final = 5.0  # a fork waits so long at most for the journal thread to let go of the journal
 _RETRY_OPEN_SECONDS: Final = (
     25.0  # a little less than the life of an instance, so that each new one tries once
 )
@@ -109,6 +114,10 @@ class Runtime:
         self._clock_offset = time.time() - time.monotonic()
         self._waiting: deque[tuple[asyncio.AbstractEventLoop, asyncio.Future[bool]]] = deque()
         self._wake = threading.Event()
+        self._turning = threading.Lock()  # held by the thread while it works
+        self._forking = False  # somebody waits for it
+        self._lost = False  # the journal needs heal()
+        self._history_missing = False  # it was begun anew, and does not hold what this process learned
         self._stopping = False
         self._failing: dict[str, tuple[float, float]] = {}  # by step: pause, and monotonic end of it
         self._next_beat = 0.0
@@ -143,6 +152,25 @@ class Runtime:
                 _CLOSE_SECONDS,
             )
 
+    def hold(self) -> bool:
+        """Keeps the journal thread from working, and the journal closed, until let_go(). False when the
+        thread does not stop soon.
+        """
+        self._forking = True
+        if not self._turning.acquire(timeout=_FORK_SECONDS):
+            self._forking = False
+            return False
+        try:
+            self._journal.suspend()
+        except JournalError as error:
+            logger.error("tool firewall: %s", error)
+        return True
+
+    def let_go(self) -> None:
+        """Ends hold()."""
+        self._forking = False
+        self._turning.release()
+
     def abandon(self) -> None:
         """In a forked child: this is the parent's. Nothing of it may be used, closed or freed here."""
         # SQLite must not even close a connection that it inherited, and the end of the interpreter would
@@ -158,14 +186,18 @@ class Runtime:
         while not self._stopping:
             self._wake.wait(POLL_SECONDS)
             self._wake.clear()
+            while self._forking:
+                time.sleep(0.001)
+            with self._turning:
+                self._turn()
+        with self._turning:
             self._turn()
-        self._turn()
-        self._keeper.end()
-        try:
-            self._journal.leave(self._name)
-        except JournalError as error:
-            logger.error("tool firewall: %s", error)
-        self._journal.close()
+            self._keeper.end()
+            try:
+                self._journal.leave(self._name)
+            except JournalError as error:
+                logger.error("tool firewall: %s", error)
+            self._journal.close()
 
     def _turn(self) -> None:
         """One round of the thread. A step that fails is an alarm, does not keep back the others, and is tried
@@ -173,9 +205,12 @@ class Runtime:
         """
         self._watch_clock()
         waited_for = bool(self._waiting)
+        if self._lost:
+            self._try(_HEAL, self._heal, now=self._stopping)
         self._try(_WRITE, self._store, now=waited_for or self._stopping)
         self._try(_READ, self._read)
         self._watch_tail()
+        self._try("journal-history", self._save_history)
         self._try("placement", self._look_when_due)
         self._try("journal-heartbeat", self._beat_when_due)
         self._try("journal-keeping", lambda: self._keep(busy=waited_for))
@@ -188,8 +223,8 @@ class Runtime:
         try:
             step()
         except JournalLost as error:
-            self._heal(error)
-            return
+            self._note_lost(error)
+            what = f"{error}. Calls go on; their records wait in memory until it works again"
         except JournalError as error:
             what = f"{error}. Calls go on; their records wait in memory until it works again"
         except Exception as error:  # a dead thread would be worse than any error
@@ -202,41 +237,59 @@ class Runtime:
         self._failing[cause] = (min(pause * 2, _LONGEST_PAUSE_SECONDS), time.monotonic() + pause)
         self.alarms.report(cause, what)
 
-    def _heal(self, lost: JournalLost) -> None:
+    def _note_lost(self, error: JournalLost) -> None:
+        if not self._lost:
+            self._lost = True
+            self._failing.pop(_HEAL, None)
+            self._wake.set()  # heals at once
+            self.alarms.report("journal-lost", str(error), lasts=_LOST_ALARM_SECONDS)
+
+    def _heal(self) -> None:
         """The history is not what it was: saves what can be saved, and stores again what may be missing."""
-        self.alarms.report("journal-lost", str(lost), lasts=_LOST_ALARM_SECONDS)
         before = self._journal.generation
-        try:
-            self._cursor = self._journal.heal(self._cursor)
-            self._outbox.store_again()
-            if self._journal.generation != before:
-                # A history begun anew does not hold what was learned; this process does.
-                self.engine.forget_digest()
-                body = self.engine.snapshot(label_of(self._journal, self._cursor))
-                self._journal.save_snapshot(self._cursor, body)
-        except JournalError as error:
-            self.alarms.report("journal-heal", f"{error}. Calls go on; their records wait in memory")
-        else:
-            self.alarms.clear("journal-heal")
-            self._digests.clear()
-            self._note_digest()
-            self._next_beat = 0.0
-            logger.warning("tool firewall: the journal works again in %s", self._journal.where)
+        self._cursor = self._journal.heal(self._cursor)
+        self._lost = False
+        self._outbox.store_again()
+        if self._journal.generation != before:
+            self.engine.forget_digest()
+            self._history_missing = True
+        self._digests.clear()
+        self._note_digest()
+        self._failing = dict.fromkeys(self._failing, (POLL_SECONDS, 0.0))  # all of it may be tried at once
+        self._next_beat = 0.0
+        logger.warning("tool firewall: the journal works again in %s", self._journal.where)
+
+    def _save_history(self) -> None:
+        """Saves what this process has learned, because the journal no longer holds what it learned from."""
+        if not self._history_missing:
+            return
+        body = self.engine.snapshot(label_of(self._journal, self._cursor))
+        self._journal.save_snapshot(self._cursor, body)
+        self._history_missing = False
 
     def _store(self) -> None:
         """Takes the engine's new records to the journal, and answers those who wait for theirs."""
         waiting = len(self._waiting)
+        # What comes while this runs is for the next turn: under steady load there would be no end.
+        due = self._outbox.records()
+        until = math.inf if self._stopping else time.monotonic() + _STORE_SECONDS
+        answered = True
         stored = False
         try:
-            while packs := self._outbox.take(_BATCH):
+            while due > 0 and (packs := self._outbox.take(_BATCH)):
                 self._journal.append(packs, durable=waiting > 0 or urgent(packs))
-                self._outbox.stored()
+                due -= self._outbox.stored()
+                if due > 0 and (self._forking or time.monotonic() > until):
+                    answered = False
+                    self._wake.set()  # the rest with the next turn, at once
+                    return
             stored = True
             self.freshness.stored()
         finally:
-            self.freshness.failing = not stored
-            for _ in range(waiting):
-                _answer(*self._waiting.popleft(), recorded=stored)
+            if answered:
+                self.freshness.failing = not stored
+                for _ in range(waiting):
+                    _answer(*self._waiting.popleft(), recorded=stored)
         self._note_gap()
 
     def _note_gap(self) -> None:
@@ -265,15 +318,20 @@ class Runtime:
     def _read(self) -> None:
         """Feeds the engine everything in the journal after the cursor."""
         new = 0
-        while entries := self._journal.read_since(self._cursor, _READ_BATCH):
+        for _ in range(_READ_BATCHES):
+            entries = self._journal.read_since(self._cursor, _READ_BATCH)
             for entry in entries:
                 new += self.engine.apply((entry.body,))
                 self._cursor = entry.cursor
                 self._records_read += entry.records
                 self._note_digest()
-            if len(entries) < _READ_BATCH or self._waiting:  # a decision that waits for its record goes first
+            if len(entries) < _READ_BATCH:
+                self.freshness.read()
                 break
-        self.freshness.read()
+            if self._waiting or self._forking:  # a decision that waits for its record goes first
+                break
+        else:
+            self._wake.set()  # the rest at once
         if new and (modes := self.engine.modes()) != self._modes:
             self._modes = modes
             self._next_beat = 0.0  # says at once that this worker follows
@@ -380,9 +438,30 @@ class _Process:
         self.runtimes: dict[Path, Runtime] = {}
         self.failures: dict[Path, tuple[float, StateError]] = {}
         self.hooked = False
+        self._held: list[Runtime] = []
+
+    def before_fork(self) -> None:
+        """Waits until no thread of ours is inside SQLite, whose locks would stay held in the child for ever,
+        and closes the journals: see Journal.suspend.
+        """
+        self.lock.acquire()
+        self._held = [runtime for runtime in self.runtimes.values() if runtime.hold()]
+        if len(self._held) < len(self.runtimes):
+            logger.error(
+                "tool firewall: the journal did not answer for %g s while this process forked; the child may "
+                "hang when it opens its own",
+                _FORK_SECONDS,
+            )
+
+    def after_fork_in_parent(self) -> None:
+        for runtime in self._held:
+            runtime.let_go()
+        self._held = []
+        self.lock.release()
 
     def after_fork_in_child(self) -> None:
         self.lock = threading.Lock()
+        self._held = []
         alarms.start_anew()
         events.clear()
         inherited = list(self.runtimes.values())
@@ -476,6 +555,10 @@ def _start(settings: Settings) -> Runtime:
         raise StateError(str(error)) from error
     if not _process.hooked:
         _process.hooked = True
-        os.register_at_fork(after_in_child=_process.after_fork_in_child)
+        os.register_at_fork(
+            before=_process.before_fork,
+            after_in_parent=_process.after_fork_in_parent,
+            after_in_child=_process.after_fork_in_child,
+        )
         atexit.register(shut_down)
     return runtime

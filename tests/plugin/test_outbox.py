@@ -85,6 +85,19 @@ def test_much_is_given_in_parts_and_in_order(bench: Bench) -> None:
     assert rest[: len(first)] == first
 
 
+def test_it_says_how_much_there_is_to_store(bench: Bench) -> None:
+    assert bench.outbox.records() == 0
+    bench.calls(5)
+    assert bench.outbox.records() == 5
+    bench.outbox.take(3)  # three of them wait here now, two in the engine
+    assert bench.outbox.records() == 5
+    assert bench.outbox.stored() == 3
+    assert bench.outbox.records() == 2
+    assert bench.outbox.stored() == 0
+    bench.outbox.store_again()
+    assert bench.outbox.records() == 5
+
+
 def test_what_was_stored_lately_can_be_stored_again(bench: Bench) -> None:
     bench.calls(2)
     old = bench.store()
