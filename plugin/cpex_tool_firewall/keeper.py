@@ -10,6 +10,8 @@ from __future__ import annotations
 
 import json
 import logging
+import math
+import os
 import subprocess
 import sys
 import time
@@ -32,6 +34,7 @@ _SNAPSHOT_RECORDS: Final = (
     500_000  # so many new ones make a snapshot due before its time: half a second to read
 )
 _SNAPSHOT_RETRY_SECONDS: Final = 60.0
+_SNAPSHOT_SECONDS_AT_MOST: Final = 900.0  # a process that takes longer hangs
 _DAY: Final = 86_400.0
 
 logger = logging.getLogger(__name__)
@@ -64,6 +67,7 @@ class Keeper:
         self._snapshot_at = clock()
         self._records_then = 0  # read when the last snapshot appeared
         self._making: subprocess.Popen[str] | None = None
+        self._making_until = 0.0
         self._anchored = 0
 
     def turn(self, cursor: int, records_read: int, digests: Mapping[int, str], *, busy: bool) -> None:
@@ -75,6 +79,8 @@ class Keeper:
         """
         if self._is_due("lead", _LEAD_EVERY):
             self._elect()
+        if self._making is not None:
+            self._look_at_process(self._making)
         if not self.leading:
             return
         if self._is_due("tidy", _TIDY_EVERY):
@@ -144,12 +150,7 @@ class Keeper:
         )
 
     def _look_after_snapshots(self, cursor: int, records_read: int) -> None:
-        if self._making is not None:
-            if self._making.poll() is None:
-                return
-            self._finish_snapshot(self._making)
-            self._making = None
-        if not self._settings.snapshot_minutes:
+        if self._making is not None or not self._settings.snapshot_minutes:
             return
         newest = max((info.cursor for info in self._journal.snapshots()), default=0)
         now = self._clock()
@@ -164,18 +165,29 @@ class Keeper:
     def _start_snapshot(self) -> None:
         task = {"state": str(self._state.folder), "settings": self._settings.model_dump(mode="json")}
         try:
-            self._making = subprocess.Popen(
-                [sys.executable, "-m", "cpex_tool_firewall.snapshotter"],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.PIPE,
-                text=True,
-            )
-            assert self._making.stdin is not None
-            self._making.stdin.write(json.dumps(task))
-            self._making.stdin.close()
+            # Not a pipe: that would hold up the journal thread until the other side reads it.
+            with os.fdopen(os.memfd_create("tool-firewall-snapshot"), "w+", encoding="utf-8") as given:
+                json.dump(task, given)
+                given.seek(0)
+                self._making = subprocess.Popen(
+                    [sys.executable, "-m", "cpex_tool_firewall.snapshotter"],
+                    stdin=given,
+                    stdout=subprocess.PIPE,
+                    stderr=subprocess.PIPE,
+                    text=True,
+                )
         except OSError as error:
             self._no_snapshot(f"its process cannot be started ({error.strerror})")
+        else:
+            self._making_until = self._clock() + _SNAPSHOT_SECONDS_AT_MOST
+
+    def _look_at_process(self, process: subprocess.Popen[str]) -> None:
+        if process.poll() is not None:
+            self._making = None
+            self._finish_snapshot(process)
+        elif self._clock() >= self._making_until:
+            process.kill()  # found dead at the next turn
+            self._making_until = math.inf
 
     def _finish_snapshot(self, process: subprocess.Popen[str]) -> None:
         assert process.stdout is not None
@@ -186,9 +198,8 @@ class Keeper:
             logger.info("tool firewall: made a snapshot %s", said.strip())
             self._alarms.clear("snapshot")
         else:
-            self._no_snapshot(
-                wrong.strip().splitlines()[-1] if wrong.strip() else f"exit {process.returncode}"
-            )
+            lines = wrong.strip().splitlines()
+            self._no_snapshot(lines[-1] if lines else _end(process.returncode))
 
     def _no_snapshot(self, why: str) -> None:
         self._due["snapshot-retry"] = self._clock() + _SNAPSHOT_RETRY_SECONDS
@@ -197,3 +208,8 @@ class Keeper:
             f"no snapshot could be made: {why}. Nothing is lost, but restarts take longer and nothing is "
             "pruned",
         )
+
+
+def _end(code: int) -> str:
+    """How a process ended, in words."""
+    return f"it was ended by signal {-code}" if code < 0 else f"exit {code}"

@@ -55,6 +55,9 @@ def main() -> int:
     except (ConfigError, StateError, JournalError) as error:
         print(error, file=sys.stderr)
         return 1
+    except Exception as error:  # noqa: BLE001  its text goes into an alarm, and may hold anything
+        print(f"unexpected {type(error).__name__}", file=sys.stderr)
+        return 1
     print(
         json.dumps({"cursor": made.cursor, "bytes": made.size, "seconds": round(time.monotonic() - begun, 3)})
     )
