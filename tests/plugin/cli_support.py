@@ -15,6 +15,7 @@ from cpex_tool_firewall._native import decode_record
 from cpex_tool_firewall.cli import app
 from cpex_tool_firewall.config import Settings, load
 from cpex_tool_firewall.engines import build_engine
+from cpex_tool_firewall.journal.interface import Pack, records_since
 from cpex_tool_firewall.journal.sqlite import SqliteJournal
 from cpex_tool_firewall.state import State, open_state
 from typer.testing import CliRunner
@@ -61,7 +62,7 @@ class Site:
 
     def __post_init__(self) -> None:
         self.state: State = open_state(str(self.folder))
-        self.journal = SqliteJournal(self.state.folder)
+        self.journal = SqliteJournal(self.state.folder, self.state.key)
         self._engine = build_engine(self.settings, self.state.key, worker=4711, journaling=True)
 
     def call(
@@ -74,7 +75,7 @@ class Site:
         verdict = engine.check(policy, caller, "srv", tool, {"q": 1}, now)
         if verdict.ticket:
             engine.observe(verdict.ticket, "ok", now + 0.1)
-        self.journal.append(engine.drain(10))
+        self.journal.append([Pack(*pack) for pack in engine.drain(10)])
         return verdict.decision
 
     def habit(self, user: str, *, tenant: str = "t1", days: int = 5, start: float = MONDAY_NOON) -> None:
@@ -86,7 +87,7 @@ class Site:
 
     def controls(self) -> list[dict[str, Any]]:
         """The control records in the journal."""
-        decoded = [decode_record(record) for _, record in self.journal.read_since(0, 1_000_000)]
+        decoded = [decode_record(record) for record in records_since(self.journal)]
         return [fields for fields in decoded if fields["kind"] == "control"]
 
     def close(self) -> None:
@@ -98,15 +99,15 @@ class Site:
 def worker(site: Site, name: str, *, every: float = 0.02, follow: bool = True) -> Iterator[None]:
     """A worker that tails the journal and says how far it got; follow=False: one that reads but is stuck."""
     stop = threading.Event()
-    journal = SqliteJournal(site.folder)
+    journal = SqliteJournal(site.folder, site.state.key)
     journal.beat(name, heartbeat(site.settings, cursor=0))
 
     def work() -> None:
         cursor = 0
         while not stop.wait(every):
-            rows = journal.read_since(cursor)
-            if rows:
-                cursor = rows[-1][0]
+            entries = journal.read_since(cursor)
+            if entries:
+                cursor = entries[-1].cursor
                 journal.beat(name, heartbeat(site.settings, cursor=cursor if follow else 0))
 
     thread = threading.Thread(target=work)

@@ -28,6 +28,7 @@ from cpex_tool_firewall.alarms import Alarms
 from cpex_tool_firewall.journal.sqlite import SqliteJournal
 from cpex_tool_firewall.plugin import ToolFirewallPlugin
 from cpex_tool_firewall.runtime import Runtime
+from cpex_tool_firewall.state import open_state
 
 KIND = "cpex_tool_firewall.plugin.ToolFirewallPlugin"
 HOOKS = ["tool_pre_invoke", "tool_post_invoke"]
@@ -78,7 +79,7 @@ class Firewall:
 
     def journal(self) -> SqliteJournal:
         """A second opening of the journal, as the command line has it. close() it."""
-        return SqliteJournal(self.state)
+        return SqliteJournal(self.state, open_state(str(self.state)).key)
 
     def restart(self) -> None:
         """As if the process had ended: everything in memory is gone."""

@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import Any, Final
 
 from cpex_tool_firewall._native import decode_record
-from cpex_tool_firewall.journal.interface import Worker
+from cpex_tool_firewall.journal.interface import Worker, records_since
 from cpex_tool_firewall.journal.sqlite import SqliteJournal
+from cpex_tool_firewall.state import open_state
 
 from gateway_lab.history import Habit, records, write
 from gateway_lab.lab import Lab
@@ -71,7 +72,8 @@ class Firewall:
     def journal(self) -> SqliteJournal:
         """A reader of the journal; the plugin must have made it."""
         if self._journal is None:
-            self._journal = SqliteJournal(self.lab.state, create=False, busy_seconds=5.0)
+            key = open_state(str(self.lab.state), create=False).key
+            self._journal = SqliteJournal(self.lab.state, key, create=False, busy_seconds=5.0)
         return self._journal
 
     def close(self) -> None:
@@ -132,12 +134,12 @@ class Firewall:
 
     def raw_records(self) -> list[bytes]:
         """Every record of the journal, as stored."""
-        return [record for _, record in self.journal.read_since(0, 1_000_000)]
+        return records_since(self.journal)
 
     def _read(self) -> list[ScoredCall]:
         calls: dict[tuple[int, int], dict[str, Any]] = {}
         outcomes: dict[tuple[int, int], str] = {}
-        for _, record in self.journal.read_since(self._cursor, 100_000):
+        for record in records_since(self.journal, self._cursor):
             fields = decode_record(record)
             key = (fields["worker"], fields["seq"])
             if fields["kind"] == "call":

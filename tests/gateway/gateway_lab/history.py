@@ -12,7 +12,8 @@ from functools import partial
 from pathlib import Path
 from typing import Final
 
-from cpex_tool_firewall._native import encode_call, encode_outcome
+from cpex_tool_firewall._native import encode_call, encode_outcome, pack
+from cpex_tool_firewall.journal.interface import Pack
 from cpex_tool_firewall.journal.sqlite import SqliteJournal
 from cpex_tool_firewall.state import open_state
 
@@ -73,11 +74,12 @@ def records(habits: Sequence[Habit], *, tenant: str, server: str, until: float, 
 
 def write(state: Path, history: Sequence[bytes]) -> int:
     """Appends records to the journal in `state`, which may be in use; the cursor of the last one."""
-    journal = SqliteJournal(open_state(str(state)).folder, busy_seconds=5.0)
+    opened = open_state(str(state))
+    journal = SqliteJournal(opened.folder, opened.key, busy_seconds=5.0)
     try:
         cursor = 0
         for start in range(0, len(history), _BATCH):
-            cursor = journal.append(history[start : start + _BATCH])
+            cursor = journal.append([Pack(*made) for made in pack(history[start : start + _BATCH])])
         return cursor
     finally:
         journal.close()
