@@ -40,8 +40,8 @@ test-plugin: prepare ## Python tests only
 test-gateway: prepare ## Tests in the real gateway only
 	@$(STEP) "real-gateway tests" env $(LAB) $(PYTEST) tests/gateway
 
-bench: prepare ## Measure the figures of docs/benchmarks.md
-	@tools/bench
+bench: prepare ## Measure the figures of docs/benchmarks.md; FULL=--full for their full length
+	@tools/bench $(FULL)
 
 soak: prepare ## Flood an engine with a million names: memory, time, and a victim's scores
 	@tools/soak
