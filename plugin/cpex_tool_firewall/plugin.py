@@ -297,9 +297,10 @@ class ToolFirewallPlugin(Plugin):  # type: ignore[misc]
         """Records a decision that is not in the journal. Raises nothing: the decision holds."""
         tenant = user = ""
         try:
-            caller = self._resolve(context.global_context)
-            tenant, user = caller.tenant, caller.user
-        except Exception as error:  # noqa: BLE001  without a runtime, or because just this is broken
+            if self._resolve is not None:  # as it is without a runtime
+                caller = self._resolve(context.global_context)
+                tenant, user = caller.tenant, caller.user
+        except Exception as error:  # noqa: BLE001  this runs because something is broken
             _report("caller", error)
         written = second_sink.put(
             incident=incident,

@@ -17,6 +17,7 @@ from cpex_tool_firewall import runtime
 from cpex_tool_firewall._native import decode_record
 from cpex_tool_firewall.config import ConfigError
 from cpex_tool_firewall.control import set_mode
+from cpex_tool_firewall.journal.interface import records_since
 from cpex_tool_firewall.plugin import HANDOVER, ToolFirewallPlugin
 from cpex_tool_firewall.state import StateError
 from hooks import FINE, Firewall, about, after, before, call, manager, said, tool_metadata, wait_for
@@ -154,7 +155,7 @@ async def test_a_call_is_recorded_as_what_became_of_it(firewall: Firewall, resul
     await call(instance, "db_query", result=result)
     firewall.restart()
     journal = firewall.journal()
-    records = [decode_record(record) for _, record in journal.read_since(0)]
+    records = [decode_record(record) for record in records_since(journal)]
     journal.close()
     assert [record["kind"] for record in records] == ["call", "outcome"]
     assert records[1]["outcome"] == outcome

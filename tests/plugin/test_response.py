@@ -193,7 +193,7 @@ def shown(names: list[str]) -> tuple[Any, str]:
 @pytest.mark.parametrize("name", response.WORDING)
 def test_the_agent_reads_what_why_and_the_incident_and_no_figures(name: str) -> None:
     refusal, text = shown([name])
-    assert refusal.code == "TF_" + name.upper()
+    assert refusal.code == ("TF_AUDIT" if name == response.UNRECORDED else f"TF_{name.upper()}")
     assert refusal.description.startswith("Stopped by the tool firewall: ")
     assert "tf-0123456789ab" in refusal.description  # the one part that both transports show
     assert refusal.details["incident"] == "tf-0123456789ab"
@@ -221,6 +221,7 @@ def test_every_wording_is_of_something_that_exists() -> None:
         *("novelty", "novel_path", "off_hours", "frequency", "burst"),
         response.UNINSPECTABLE,
         response.INTERNAL,
+        response.UNRECORDED,
     }
     assert {"novelty", "novel_path", "off_hours", "frequency", "burst"} <= set(response.SIGNALS)
 
