@@ -8,6 +8,7 @@
 #include <string>
 #include <vector>
 
+#include "journal/snapshot.h"
 #include "lab.h"
 
 namespace tool_firewall {
@@ -293,6 +294,32 @@ TEST(Memory, AFloodInOtherTenantsChangesNoScore) {
   EXPECT_GT(compared, 2000);
   EXPECT_GT(with.engine.model().principals().evicted_for_memory(), 10'000U);
   EXPECT_LE(with.engine.model().principals().bytes(), 3 * kMebibyte + 20'000);
+}
+
+// Calls still run of people whose tenant was forgotten: they end well, and a snapshot leaves them out.
+TEST(Memory, RunningCallsOfAForgottenTenantEndWell) {
+  EngineSettings settings;
+  settings.model.memory = kMebibyte;
+  Lab lab(settings), fresh(settings);
+  std::vector<std::uint64_t> running;
+  double now = kMonday;
+  for (int i = 0; i < 2000; ++i) {
+    const std::string name = std::to_string(i);
+    running.push_back(
+        lab.check({.user = "u", .tenant = "t" + name, .group = i % 2 == 0 ? "g" : ""}, "query", now += .1)
+            .ticket);
+    if (i % 3 == 0) lab.callers.clear();
+  }
+  ASSERT_LT(lab.engine.model().principals().tenants().size(), 500U);
+  ASSERT_EQ(lab.engine.in_flight().size(), 2000U);
+  restore_snapshot(fresh.engine, take_snapshot(lab.engine, "label"));
+  EXPECT_LT(fresh.engine.in_flight().size(), 500U);
+  EXPECT_GT(fresh.engine.in_flight().size(), 0U);
+  EXPECT_EQ(fresh.engine.model().principals().size(), lab.engine.model().principals().size());
+  EXPECT_EQ(fresh.engine.model().principals().bytes(), lab.engine.model().principals().bytes());
+  fresh.engine.expire(now + 1000);
+  for (const std::uint64_t ticket : running) EXPECT_TRUE(lab.engine.observe(ticket, Outcome::kOk, now));
+  lab.run({.tenant = "t0"}, "query", now);
 }
 
 }  // namespace
