@@ -29,7 +29,7 @@ PARQUET_HELP: Final = (
     "'cpex-tool-firewall[parquet]' (or: pip install pyarrow), or use --format jsonl"
 )
 
-_ROW_GROUP: Final = 65_536  # rows kept in memory
+_ROW_GROUP: Final = 16_384  # rows kept in memory
 _LONGEST_LINE: Final = 1 << 20  # bytes
 _GZIP_MAGIC: Final = b"\x1f\x8b"
 _FASTEST: Final = 1
@@ -190,7 +190,7 @@ def read_parquet(name: str, progress: Progress | None = None) -> Iterator[tuple[
         with pq.ParquetFile(name) as file:
             rows = file.metadata.num_rows
             number = 0
-            for batch in file.iter_batches(batch_size=_ROW_GROUP // 8):
+            for batch in file.iter_batches(batch_size=_ROW_GROUP // 2):
                 for row in batch.to_pylist():
                     number += 1
                     yield number, {key: value for key, value in row.items() if value is not None}
