@@ -24,6 +24,8 @@ from zoneinfo import ZoneInfo
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 from pydantic.fields import FieldInfo
 
+from .journal.redis_address import check_prefix, check_url
+
 TABLE_BEGIN: Final = "<!-- settings:begin -->"
 TABLE_END: Final = "<!-- settings:end -->"
 
@@ -57,6 +59,8 @@ def _header(name: str) -> str:
     return name.lower()
 
 
+RedisUrl = Annotated[str, AfterValidator(check_url)]
+RedisPrefix = Annotated[str, AfterValidator(check_prefix)]
 ZoneName = Annotated[str, AfterValidator(_zone)]
 HeaderName = Annotated[str, AfterValidator(_header)]
 Mode = Literal["learning", "warn", "shadow", "block"]
@@ -155,6 +159,49 @@ class Settings(BaseModel):
         description="Folder of the journal and the key. null: `TOOL_FIREWALL_STATE`, else "
         "`/var/lib/cpex-tool-firewall` for root and `$XDG_STATE_HOME/cpex-tool-firewall` for others.",
     )
+    journal: Literal["sqlite", "redis"] = Field(
+        default="sqlite",
+        description="Where the workers share what they record. `sqlite`: a file in the state folder, for the "
+        "workers of one host. `redis`: Redis 7 or Valkey, for workers on several hosts, which must share the "
+        "key too.",
+    )
+    redis_url: RedisUrl | None = Field(
+        default=None,
+        description="Where the server of `journal: redis` is. No user, password or options in it: it is "
+        "shown in heartbeats and logs.",
+    )
+    redis_username: str | None = Field(
+        default=None, min_length=1, description="User name for the server. null: its default user."
+    )
+    redis_password_file: str | None = Field(
+        default=None,
+        min_length=1,
+        description="File with the password for the server, not readable by everybody. null: the environment "
+        "variable `TOOL_FIREWALL_REDIS_PASSWORD`, else none.",
+    )
+    redis_prefix: RedisPrefix = Field(
+        default="tool-firewall",
+        description="Begins the names of all keys, in braces; installations that share a server need one "
+        "each.",
+    )
+    redis_ca_file: str | None = Field(
+        default=None,
+        min_length=1,
+        description="Certificates (PEM) that vouch for the server of a `rediss://` address. null: the "
+        "system's.",
+    )
+    redis_cert_file: str | None = Field(
+        default=None,
+        min_length=1,
+        description="Certificate (PEM) to show to the server, where it asks for one.",
+    )
+    redis_key_file: str | None = Field(
+        default=None, min_length=1, description="Key (PEM) of `redis_cert_file`; null: in the same file."
+    )
+    redis_cluster: bool = Field(
+        default=False,
+        description="The server is a node of a Redis Cluster: follow our keys to the node that has them.",
+    )
     keep_calls_days: float = Field(
         default=14,
         ge=0.01,
@@ -209,6 +256,14 @@ class Settings(BaseModel):
                         f"peer_groups: {_shown(user)} is in {_shown(other)} and in {_shown(group)}; "
                         "accepted: each user in one group"
                     )
+        return self
+
+    @model_validator(mode="after")
+    def _redis_has_address(self) -> Settings:
+        if self.journal == "redis" and self.redis_url is None:
+            raise ValueError(
+                "redis_url: missing; accepted with journal: redis: redis://host:6379/0 or the like"
+            )
         return self
 
     def group_of(self) -> dict[str, str]:
@@ -312,6 +367,10 @@ def _type_words(annotation: Any, metadata: list[Any] | tuple[Any, ...] = ()) -> 
         return "IANA time zone, such as Europe/Berlin"
     if any(getattr(item, "func", None) is _header for item in metadata):
         return "header name"
+    if any(getattr(item, "func", None) is check_url for item in metadata):
+        return "redis://host:6379/0, rediss://host:6379/0 or unix:///path"
+    if any(getattr(item, "func", None) is check_prefix for item in metadata):
+        return "1 to 64 of a-z A-Z 0-9 . _ : -"
     origin, arguments = typing.get_origin(annotation), typing.get_args(annotation)
     if origin is Annotated:
         return _type_words(arguments[0], arguments[1:])
