@@ -68,7 +68,9 @@ def test_another_installation_learns_the_same(
     here, there = baseline(source), baseline(target)
     assert there["calls"] == here["calls"] == 48
     for part in ("tools", "steps"):
-        assert [list(one.values())[:2] for one in there[part]] == [list(one.values())[:2] for one in here[part]]
+        assert [list(one.values())[:2] for one in there[part]] == [
+            list(one.values())[:2] for one in here[part]
+        ]
     assert there["tools"][0]["count"] == pytest.approx(here["tools"][0]["count"])
     assert there["hours"] == here["hours"]
 
