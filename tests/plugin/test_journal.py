@@ -9,15 +9,20 @@ from cpex_tool_firewall.journal.interface import FORGET_SECONDS, SILENT_SECONDS,
 from cpex_tool_firewall.journal.memory import MemoryJournal
 from cpex_tool_firewall.journal.sqlite import SqliteJournal
 from journals import KEY, Clock, packed, unpacked
+from redis_server import RedisServer
 
 MakeJournal = Callable[[Clock], Journal]
 
 
-@pytest.fixture(params=["sqlite", "memory"])
+@pytest.fixture(params=["sqlite", "memory", "redis", "redis-spooling"])
 def make(request: pytest.FixtureRequest, tmp_path: Path) -> MakeJournal:
     if request.param == "memory":
         return lambda clock: MemoryJournal(clock=clock)
-    return lambda clock: SqliteJournal(tmp_path, KEY, clock=clock)
+    if request.param == "sqlite":
+        return lambda clock: SqliteJournal(tmp_path, KEY, clock=clock)
+    server: RedisServer = request.getfixturevalue("redis_server")
+    spooling = request.param == "redis-spooling"
+    return lambda clock: server.journal(tmp_path, at={"prefix": tmp_path.name}, spooling=spooling, clock=clock)
 
 
 @pytest.fixture
@@ -32,8 +37,10 @@ def journal(make: MakeJournal, clock: Clock) -> Journal:
 
 def test_packs_come_back_in_order_byte_for_byte(journal: Journal) -> None:
     first = [packed(b"a", b"", bytes(range(256))), packed(b"b", kind=Kind.FINDING)]
-    assert journal.append(first) == 2
-    assert journal.append([packed(b"last", kind=Kind.CONTROL)], durable=True) == 3
+    cursor = journal.append(first)
+    assert 0 < cursor == journal.last()
+    journal.append([packed(b"last", kind=Kind.CONTROL)], durable=True)
+    assert journal.last() > cursor
     found = journal.read_since(0)
     assert [(entry.kind, entry.records, entry.body) for entry in found[:2]] == [tuple(pack) for pack in first]
     assert unpacked(found) == [b"a", b"", bytes(range(256)), b"b", b"last"]
