@@ -22,6 +22,7 @@ from .alarms import Alarms
 from .config import Settings
 from .journal.interface import Journal, Worker
 from .liveness import Attendance, diverged
+from .skew import Skew
 from .state import State
 
 LEASE_SECONDS: Final = 10.0
@@ -62,6 +63,7 @@ class Keeper:
         self._clock = clock
         self._due: dict[str, float] = {}
         self._attendance = Attendance(clock)
+        self._skew = Skew()
         self._pruning = False
         self._snapshot_cursor = 0
         self._snapshot_at = clock()
@@ -110,8 +112,8 @@ class Keeper:
         led, self.leading = self.leading, False
         self.leading = self._journal.lead(self._name, LEASE_SECONDS)
         if led and not self.leading:
-            self._alarms.clear("silent-worker")
-            self._alarms.clear("diverged")
+            for cause in ("silent-worker", "clock-skew", "diverged"):
+                self._alarms.clear(cause)
 
     def _anchor(self) -> None:
         """The end of the chain of digests, where whoever changes the journal cannot reach it: in the log."""
@@ -123,6 +125,7 @@ class Keeper:
     def _watch(self, digests: Mapping[int, str]) -> None:
         workers = self._journal.workers()
         self._say("silent-worker", self._attendance.silent(workers))
+        self._say("clock-skew", self._skew.apart(workers))
         self._say("diverged", self._diverged(workers, digests))
 
     def _diverged(self, workers: list[Worker], digests: Mapping[int, str]) -> list[str]:

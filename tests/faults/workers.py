@@ -15,6 +15,8 @@ import multiprocessing
 import os
 import signal
 import struct
+import subprocess
+import sys
 import threading
 import time
 from collections import Counter
@@ -52,7 +54,7 @@ ORDINARY_CALLS_PER_USER: Final = 10
 """Each user makes so few that nobody is stopped for a burst."""
 
 _MESSAGE: Final = struct.Struct("<dcQ")  # monotonic moment, what, number
-_READY, _CALL, _RECORDED, _UNRECORDED, _PHASE, _TROUBLE = (bytes([letter]) for letter in b"WCRUPT")
+_READY, _CALL, _RECORDED, _UNRECORDED, _PHASE, _TROUBLE, _ANSWER = (bytes([one]) for one in b"WCRUPTA")
 _PHASES: Final = ("append", "prune", "tidy", "heal", "save_snapshot", "start_snapshot")
 
 
@@ -106,8 +108,10 @@ def open_files() -> int:
 class Worker:
     """A running worker process, and what it has told so far. kill() or stop() it."""
 
-    def __init__(self, task: Task) -> None:
+    def __init__(self, task: Task, environment: Mapping[str, str] | None = None) -> None:
+        """environment: more variables; the worker is then started anew instead of forked."""
         self.number = 0  # of its runtime
+        self.answers: list[bool] = []  # to ask(): whether the call was stopped
         self.answered: list[float] = []  # monotonic moments at which an ordinary call was answered
         self.recorded: dict[int, float] = {}  # incident -> moment: decisions answered as recorded
         self.unrecorded: dict[int, float] = {}
@@ -116,8 +120,14 @@ class Worker:
         self._changed = threading.Condition()
         ours, theirs = _context.Pipe(duplex=False)
         their_orders, self._orders = _context.Pipe(duplex=False)
-        self._process = _context.Process(target=_work, args=(task, theirs, their_orders), daemon=True)
-        self._process.start()
+        if environment is None:
+            self._process: Any = _context.Process(
+                target=_work, args=(task, theirs, their_orders), daemon=True
+            )
+            self._process.start()
+        else:
+            self._process = _Started(environment, theirs, their_orders)
+            self._orders.send(task)
         theirs.close()
         their_orders.close()
         self._reader = threading.Thread(target=self._read, args=(ours,), daemon=True)
@@ -126,8 +136,8 @@ class Worker:
     @property
     def pid(self) -> int:
         """Of the process."""
-        assert self._process.pid is not None
-        return self._process.pid
+        pid: int = self._process.pid
+        return pid
 
     def wait(self, condition: Callable[[Worker], Any], seconds: float = 30.0) -> None:
         """Waits for what a worker is to tell; AssertionError when it does not within `seconds`."""
@@ -142,6 +152,13 @@ class Worker:
         before = self.phases[phase]
         self.wait(lambda worker: worker.phases[phase] > before, seconds)
 
+    def ask(self, user: str, tool: str, seconds: float = 10.0) -> bool:
+        """Has it make one more call; whether that was stopped."""
+        before = len(self.answers)
+        self._orders.send((user, tool))
+        self.wait(lambda worker: len(worker.answers) > before, seconds)
+        return self.answers[before]
+
     def kill(self) -> float:
         """SIGKILL to it and to whatever it started; the moment before."""
         moment = time.monotonic()
@@ -153,7 +170,7 @@ class Worker:
     def stop(self, seconds: float = 30.0) -> int | None:
         """Asks it to end as it should; its exit code."""
         with contextlib.suppress(BrokenPipeError):
-            self._orders.send_bytes(b"stop")
+            self._orders.send(None)
         self._process.join(seconds)
         return self._end()
 
@@ -163,7 +180,8 @@ class Worker:
         self._process.join()
         self._reader.join(10)
         self._orders.close()
-        return self._process.exitcode
+        code: int | None = self._process.exitcode
+        return code
 
     def _read(self, pipe: Connection) -> None:
         with contextlib.suppress(EOFError, OSError):
@@ -185,10 +203,42 @@ class Worker:
             self.recorded[number] = moment
         elif what == _UNRECORDED:
             self.unrecorded[number] = moment
+        elif what == _ANSWER:
+            self.answers.append(bool(number))
         elif what == _PHASE:
             self.phases[_PHASES[number]] += 1
         else:
             self.troubles += 1
+
+
+class _Started:
+    """A worker process that was started with variables of its own, as far as Worker uses a process."""
+
+    def __init__(self, environment: Mapping[str, str], pipe: Connection, orders: Connection) -> None:
+        self._popen = subprocess.Popen(
+            [
+                sys.executable,
+                "-c",
+                "import workers; workers.main()",
+                str(pipe.fileno()),
+                str(orders.fileno()),
+            ],
+            pass_fds=(pipe.fileno(), orders.fileno()),
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path)), **environment},
+        )
+        self.pid = self._popen.pid
+        self.kill = self._popen.kill
+
+    @property
+    def exitcode(self) -> int | None:
+        return self._popen.poll()
+
+    def is_alive(self) -> bool:
+        return self._popen.poll() is None
+
+    def join(self, seconds: float | None = None) -> None:
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._popen.wait(seconds)
 
 
 class Seen:
@@ -203,6 +253,7 @@ class Seen:
         self.every: set[tuple[int, int]] = set()  # (worker, seq) of all calls
         self.numbered: dict[int, set[int]] = {}  # worker -> seqs of all its calls and controls
         self.decisions: set[int] = set()  # incidents
+        self.controls: list[dict[str, Any]] = []
         self._cursor = 0
 
     def catch_up(self) -> None:
@@ -214,7 +265,8 @@ class Seen:
             if fields["kind"] == "outcome":
                 continue
             self.numbered.setdefault(worker, set()).add(seq)
-            if fields["kind"] != "call":
+            if fields["kind"] == "control":
+                self.controls.append(fields)
                 continue
             self.every.add((worker, seq))
             if fields["blocked"]:
@@ -233,6 +285,12 @@ def _incident(text: str) -> int:
 
 
 # --- in the worker ---
+
+
+def main() -> None:
+    """Of a process that was started: the pipes are given by number, the task comes through the second."""
+    pipe, orders = Connection(int(sys.argv[1])), Connection(int(sys.argv[2]))
+    _work(orders.recv(), pipe, orders)
 
 
 def _work(task: Task, pipe: Connection, orders: Connection) -> None:
@@ -264,7 +322,13 @@ async def _load(task: Task, pipe: Connection, orders: Connection) -> None:
     _tell(pipe, _READY, found.worker)
     decisions = asyncio.create_task(_decisions(made, task, pipe))
     begun, done = time.monotonic(), 0
-    while not orders.poll():
+    while True:
+        if orders.poll():
+            order = orders.recv()
+            if order is None:
+                break
+            told = await call(made, *order)
+            _tell(pipe, _ANSWER, told["stopped"])
         due = int((time.monotonic() - begun) * task.calls)
         while done < due:
             told = await call(made, f"user-{found.worker:x}-{done // ORDINARY_CALLS_PER_USER}", TOOL)

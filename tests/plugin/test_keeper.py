@@ -225,6 +225,39 @@ def test_who_no_longer_leads_no_longer_judges(site: Site) -> None:
     assert site.on("silent-worker") == ""
 
 
+def beats(site: Site, keeper: Keeper, ahead: float, late: float = 0.0, times: int = 3) -> None:
+    """Another worker whose clock is `ahead`, noticed `late` after each of its heartbeats."""
+    for _ in range(times):
+        beat(site, "other", last_seen=site.clock.now + ahead)
+        site.turns(keeper, late + 1 if late else 0)
+        turn(keeper)
+        site.clock.now += 5
+
+
+@pytest.mark.parametrize(("ahead", "said"), [(30, "30 s ahead"), (3, "3 s ahead"), (-30, "30 s behind")])
+def test_clocks_that_disagree_are_an_alarm_until_they_agree(site: Site, ahead: float, said: str) -> None:
+    keeper = site.keeper()
+    beats(site, keeper, ahead)
+    assert f"worker 4711 on elsewhere is about {said}" in site.on("clock-skew")
+    beats(site, keeper, 0.1)
+    assert site.on("clock-skew") == ""
+
+
+@pytest.mark.parametrize(("ahead", "late"), [(1.5, 0), (-1.5, 0), (0, 4), (-1.5, 4)])
+def test_clocks_that_nearly_agree_are_not(site: Site, ahead: float, late: float) -> None:
+    beats(site, site.keeper(), ahead, late, times=6)
+    assert site.on("clock-skew") == ""
+
+
+def test_the_clock_of_a_worker_that_left_does_not_matter(site: Site) -> None:
+    keeper = site.keeper()
+    beats(site, keeper, 30)
+    assert site.on("clock-skew")
+    site.journal.leave("other")
+    site.turns(keeper, 6)
+    assert site.on("clock-skew") == ""
+
+
 # --- pruning ---
 
 
