@@ -239,6 +239,9 @@ def cut_off(connection: apsw.Connection, chance: random.Random) -> None:
 TAMPER: dict[str, Tamper] = {
     "a bit of a record": flip("body"),
     "a bit of a digest": flip("digests"),
+    "a record made text": change("body", "substr(body, 1, 60) || x'00' || substr(body, 62)"),
+    "a record made nothing": change("body", "''"),
+    "a time made text": change("at", "'soon'"),
     "when it was stored": change("at", "at - 864000"),
     "its kind": change("kind", "(kind + 1) % 3"),
     "its number": change("records", "records + 1"),

@@ -46,7 +46,15 @@ from .interface import (
 )
 from .snapshot_files import SnapshotFiles
 from .sqlite_chain import TamperedError, Verification, end_bytes, end_of, prune_slice
-from .sqlite_schema import APPLICATION_ID, OLDEST_VERSION, SCHEMA_VERSION, last_id, make_schema, migrate
+from .sqlite_schema import (
+    APPLICATION_ID,
+    ENTRY_COLUMNS,
+    OLDEST_VERSION,
+    SCHEMA_VERSION,
+    last_id,
+    make_schema,
+    migrate,
+)
 
 FILE_NAME = "journal.db"
 MINIMUM_SQLITE = (3, 51, 3)
@@ -184,7 +192,7 @@ class SqliteJournal:
         """See Journal.read_since."""
         with self._working("read") as connection:
             rows: Any = connection.execute(
-                "SELECT id, kind, records, body FROM packs WHERE id > ? ORDER BY id LIMIT ?",
+                f"SELECT {ENTRY_COLUMNS} FROM packs WHERE id > ? ORDER BY id LIMIT ?",
                 (cursor, max(limit, 0)),
             ).fetchall()
             return [Entry(*row) for row in rows]

@@ -15,7 +15,7 @@ import apsw
 from .._native import record_class, unpack
 from .chain import DIGEST_BYTES, ChainKey, Checkpoint
 from .interface import Anchor, Kind, Verified
-from .sqlite_schema import last_id
+from .sqlite_schema import PACK_COLUMNS, last_id
 
 _COLUMNS: Final = "start, upto, why, removed, kept, tail, fold, oldest_call, oldest_finding, seal"
 _KEPT_PER_CHECKPOINT: Final = 512  # packs: so much is read when a range is pruned again
@@ -40,7 +40,7 @@ class Row(NamedTuple):
 def rows_between(connection: apsw.Connection, after: int, upto: int, limit: int = -1) -> list[Row]:
     """The packs in (after, upto], in order."""
     found: Any = connection.execute(
-        "SELECT id, at, kind, records, body, digests FROM packs WHERE id > ? AND id <= ? ORDER BY id LIMIT ?",
+        f"SELECT {PACK_COLUMNS} FROM packs WHERE id > ? AND id <= ? ORDER BY id LIMIT ?",
         (after, upto, limit),
     )
     return [Row(*row) for row in found]
@@ -55,7 +55,7 @@ def end_of(connection: apsw.Connection) -> Anchor:
 def end_bytes(connection: apsw.Connection) -> tuple[int, bytes]:
     """As end_of(), the digest as bytes."""
     newest: Any = connection.execute(
-        f"SELECT id, substr(digests, -{DIGEST_BYTES}) FROM packs ORDER BY id DESC LIMIT 1"
+        f"SELECT id, substr(CAST(digests AS BLOB), -{DIGEST_BYTES}) FROM packs ORDER BY id DESC LIMIT 1"
     ).fetchone()
     covered: Any = connection.execute(
         "SELECT upto, tail FROM checkpoints ORDER BY upto DESC LIMIT 1"

@@ -26,7 +26,7 @@ import apsw
 from .chain import ChainKey, Checkpoint
 from .interface import JournalError
 from .sqlite_chain import Row, check_range, check_row, checkpoints, put_checkpoint, with_kept
-from .sqlite_schema import last_id, make_schema
+from .sqlite_schema import PACK_COLUMNS, last_id, make_schema
 
 JUMP: Final = 1_000_000
 """How far cursors go on behind a rescue: more than are given in the second until everybody has noticed."""
@@ -112,6 +112,8 @@ def _copy_all(source: apsw.Connection, made: apsw.Connection, key: ChainKey) -> 
     covered = checkpoints(source)
     cursor, previous, missing = 0, key.START, 0
     for checkpoint in covered:
+        if checkpoint.start > cursor:
+            missing += _copy_plain(source, made, key, cursor, checkpoint.start, previous)[0]
         rows = list(_readable(source, checkpoint.start, checkpoint.upto))
         _insert(made, rows)
         if not check_range(key, checkpoint, rows):
@@ -120,48 +122,63 @@ def _copy_all(source: apsw.Connection, made: apsw.Connection, key: ChainKey) -> 
             missing += max(checkpoint.kept - len(rows), 0)
             _cover(made, key, checkpoint.start, checkpoint.upto, checkpoint.tail, rows, checkpoint.removed)
         cursor, previous = checkpoint.upto, checkpoint.tail
-    whole, previous, behind = _copy_chain(source, made, key, cursor, last, previous)
-    lost = last - whole - len(behind)
-    if behind:
-        previous = behind[-1].digests[-len(key.START) :]
-    # From the first record that does not follow, the chain is told anew: by what is there.
-    for start in range(0, len(behind), _SLICE):
-        part = behind[start : start + _SLICE]
-        begun = whole if start == 0 else behind[start - 1].id
-        tail = part[-1].digests[-len(key.START) :]
-        _cover(made, key, begun, part[-1].id, tail, part, part[-1].id - begun - len(part))
-    begun = behind[-1].id if behind else whole
-    _cover(made, key, begun, last + JUMP, previous, [], last - begun)
+    lost, previous = _copy_plain(source, made, key, cursor, last, previous)
+    _cover(made, key, last, last + JUMP, previous, [], 0)
     made.execute("DELETE FROM sqlite_sequence WHERE name = 'packs'")
     made.execute("INSERT INTO sqlite_sequence VALUES ('packs', ?)", (last + JUMP,))
     return missing + lost
 
 
-def _copy_chain(
-    source: apsw.Connection, made: apsw.Connection, key: ChainKey, cursor: int, last: int, previous: bytes
-) -> tuple[int, bytes, list[Row]]:
-    """The packs behind the checkpoints: (cursor up to which the chain is whole, its digest, packs behind)."""
-    behind: list[Row] = []
-    whole = True
+def _copy_plain(
+    source: apsw.Connection, made: apsw.Connection, key: ChainKey, start: int, upto: int, previous: bytes
+) -> tuple[int, bytes]:
+    """A part of the chain without notes, (start, upto]: (packs that could not be read, its last digest).
+
+    In the new file it has notes, a slice each: nothing lies between notes there, where neither pruning nor
+    the next rescue would look.
+    """
+    cursor, whole, found = start, True, 0
     part: list[Row] = []
-    for row in _readable(source, cursor, last):
-        whole = whole and row.id == cursor + 1 and not check_row(key, previous, row)
-        if whole:
-            cursor, previous = row.id, key.tail(previous, row.digests)
-        else:
-            behind.append(row)
+
+    def put() -> int:
+        if not part:
+            return cursor
+        _insert(made, part)
+        end = part[-1].id
+        tail = part[-1].digests[-len(key.START) :]
+        why = "pruned" if whole else "rescued"
+        _cover(made, key, cursor, end, tail, part, 0 if whole else end - cursor - len(part), why)
+        part.clear()
+        return end
+
+    for row in _readable(source, start, upto):
+        last = part[-1].id if part else cursor
+        if whole and (row.id != last + 1 or check_row(key, previous, row)):
+            # From the first record that does not follow, the chain is told anew: by what is there.
+            cursor = put()
+            whole = False
+        previous = row.digests[-len(key.START) :]
+        found += 1
         part.append(row)
         if len(part) == _SLICE:
-            _insert(made, part)
-            part = []
-    _insert(made, part)
-    return cursor, previous, behind
+            cursor = put()
+    cursor = put()
+    if cursor < upto:
+        _cover(made, key, cursor, upto, previous, [], upto - cursor)
+    return upto - start - found, previous
 
 
 def _cover(
-    made: apsw.Connection, key: ChainKey, start: int, upto: int, tail: bytes, kept: list[Row], removed: int
+    made: apsw.Connection,
+    key: ChainKey,
+    start: int,
+    upto: int,
+    tail: bytes,
+    kept: list[Row],
+    removed: int,
+    why: str = "rescued",
 ) -> None:
-    note = Checkpoint(start, upto, "rescued", removed, 0, tail, key.START, None, None)
+    note = Checkpoint(start, upto, why, removed, 0, tail, key.START, None, None)
     put_checkpoint(made, key, with_kept(key, note, kept))
 
 
@@ -177,7 +194,7 @@ def _readable(source: apsw.Connection, after: int, upto: int) -> Iterator[Row]:
         start, end = parts.pop()
         try:
             found: Any = source.execute(
-                "SELECT id, at, kind, records, body, digests FROM packs WHERE id > ? AND id <= ? ORDER BY id",
+                f"SELECT {PACK_COLUMNS} FROM packs WHERE id > ? AND id <= ? ORDER BY id",
                 (start, end),
             ).fetchall()
         except (apsw.CorruptError, apsw.IOError, apsw.NotADBError):

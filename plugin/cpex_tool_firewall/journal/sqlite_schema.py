@@ -43,6 +43,18 @@ CREATE TABLE leads (name TEXT PRIMARY KEY, holder TEXT NOT NULL, until REAL NOT 
 """
 _SLICE: Final = 1000
 
+# One flipped bit can turn bytes into text, which is then not even text: whatever is stored, this gives bytes
+# and numbers.
+PACK_COLUMNS: Final = (
+    "id, coalesce(CAST(at AS REAL), 0.0), coalesce(CAST(kind AS INTEGER), 0),"
+    " coalesce(CAST(records AS INTEGER), 0), coalesce(CAST(body AS BLOB), x''),"
+    " coalesce(CAST(digests AS BLOB), x'')"
+)
+ENTRY_COLUMNS: Final = (
+    "id, coalesce(CAST(kind AS INTEGER), 0), coalesce(CAST(records AS INTEGER), 0),"
+    " coalesce(CAST(body AS BLOB), x'')"
+)
+
 
 def make_schema(connection: apsw.Connection, key: ChainKey, generation: str = "") -> None:
     """Makes the tables in an empty file, inside the caller's transaction."""
