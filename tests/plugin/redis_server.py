@@ -49,7 +49,9 @@ class RedisServer:
 
     def start(self, **changed: str) -> None:
         """Starts it (again), and waits until it answers."""
-        program = os.environ.get("REDIS_SERVER") or shutil.which("redis-server") or shutil.which("valkey-server")
+        program = (
+            os.environ.get("REDIS_SERVER") or shutil.which("redis-server") or shutil.which("valkey-server")
+        )
         assert program, "these tests need redis-server: run tools/system_packages build"
         self.options |= {name.replace("_", "-"): value for name, value in changed.items()}
         options = {

@@ -59,6 +59,7 @@ _PATIENT_SECONDS: Final = 5.0  # for each answer, where nobody waits: snapshots,
 _REPLICA_SECONDS: Final = 0.5
 _CURSORS_KNOWN: Final = 4096
 _SEND_AT_ONCE: Final = 32  # packs
+_SEND_AGAIN_SECONDS: Final = 0.25
 _SEND_SECONDS: Final = 0.03  # of one call, for what waits in the spool
 _SEAL_SECONDS: Final = 0.03
 _HOUSEKEEPING_SECONDS: Final = 1.0
@@ -69,10 +70,12 @@ _AFTER_HEAL_SECONDS: Final = 60.0
 _AUDIT_SLICE: Final = 64
 _NOTE_SECONDS: Final = 600.0  # so long notes() tells what happened once
 
+_ANOTHER_HISTORY: Final = "the server holds another history now"
+_EMPTY: Final = "the server was emptied or restarted empty"
+_REWOUND: Final = "the server lost the newest records it had confirmed: it was restarted, or failed over to a copy that lagged"
 _OTHER_KEY: Final = (
     "it was made with another key; all hosts must share one key: copy the key file of the first host, or "
-    "name "
-    "it with TOOL_FIREWALL_KEY_FILE"
+    "name it with TOOL_FIREWALL_KEY_FILE"
 )
 
 
@@ -104,6 +107,7 @@ class RedisJournal:
         self._server_clock = clock
         self._pid = os.getpid()
         self._lock = threading.Lock()
+        self._replica_seconds = min(_REPLICA_SECONDS, seconds * 0.8)
         self._server = Server(options, seconds=seconds, patient=not spooling)
         self._state = ServerState(self._server)
         self._generation = ""
@@ -118,6 +122,8 @@ class RedisJournal:
         self._healed_at = float("-inf")
         self._audits: dict[bool, tuple[float, int]] = {}  # mine: when, and after which row
         self._room = (0.0, True)
+        self._unsent = ""  # why the server does not take what waits
+        self._send_at = 0.0
         self._spool: Spool | None = None
         if spooling or (folder / SPOOL_NAME).exists():
             self._spool = Spool(folder, secrets.token_hex(8))
@@ -143,11 +149,15 @@ class RedisJournal:
         self._told = {text: until for text, until in self._told.items() if until > now}
         found = [*self._state.notes, *self._told]
         spool = self._spool
-        if spool is not None and spool.waiting and not self._server.connected():
+        if self._unsent and spool is not None and spool.waiting:
+            found.append(
+                f"{self._unsent}. {spool.waiting} packs of records wait on this host's disk ({spool.path}) and are "
+                "sent as soon as the server takes them"
+            )
+        elif spool is not None and spool.waiting and not self._server.connected():
             found.append(
                 f"{self.where}: {spool.waiting} packs of records wait on this host's disk ({spool.path}); "
-                "they "
-                "are sent as soon as the server answers"
+                "they are sent as soon as the server answers"
             )
         if spool is not None and spool.set_aside:
             found.append(f"{spool.path}: it was damaged and set aside as {spool.set_aside}")
@@ -182,6 +192,7 @@ class RedisJournal:
             self._store(packs)
 
     def _put(self, spool: Spool, packs: Sequence[Pack]) -> None:
+        why: JournalError = JournalLost(self._lost)
         if not self._lost:
             try:
                 self._reach()
@@ -189,13 +200,13 @@ class RedisJournal:
                 if not spool.waiting:
                     self._store(packs)
                     return
-            except HistoryChanged as error:
-                self._note_lost("it holds another history now", error)
-            except JournalError:
-                if not self._has_room(spool):
-                    raise
-        elif not self._has_room(spool):
-            raise JournalLost(self._lost)
+                why = JournalError(self._unsent or f"{self.where}: more records wait than the server takes")
+            except HistoryChanged:
+                why = self._lose(_ANOTHER_HISTORY)
+            except JournalError as error:
+                why = error
+        if not self._has_room(spool):
+            raise why
         spool.put(packs, durable=False)
 
     def _has_room(self, spool: Spool) -> bool:
@@ -214,12 +225,11 @@ class RedisJournal:
             if durable:
                 kept = self._remember_sent(packs, cursors)
                 if self._state.replicas:
-                    (confirmed,) = self._server.run(("WAIT", 1, int(_REPLICA_SECONDS * 1000)))
+                    (confirmed,) = self._server.run(("WAIT", 1, int(self._replica_seconds * 1000)))
                     if not confirmed and not kept:
                         raise JournalError(
-                            f"{self.where}: stored, but no replica confirmed it within {_REPLICA_SECONDS:g} "
-                            "s; "
-                            "it is in force, and would be lost if the server failed over now: look at the "
+                            f"{self.where}: stored, but no replica confirmed it within {self._replica_seconds:g} "
+                            "s; it is in force, and would be lost if the server failed over now: look at the "
                             "replicas, then repeat it"
                         )
         return cursors[-1]
@@ -250,14 +260,27 @@ class RedisJournal:
         spool = self._spool
         if spool is None or not self._spooling:
             return
-        until = time.monotonic() + _SEND_SECONDS
+        begun = time.monotonic()
+        until = begun + _SEND_SECONDS
+        if begun < self._send_at:
+            return
         while spool.waiting:
             rows = spool.next(_SEND_AT_ONCE)
             if rows:
-                cursors = self._store([row.pack for row in rows])
+                try:
+                    cursors = self._store([row.pack for row in rows])
+                except HistoryChanged:
+                    raise
+                except JournalError as error:
+                    self._unsent = str(error)
+                    self._send_at = time.monotonic() + _SEND_AGAIN_SECONDS
+                    if not self._server.connected():
+                        raise
+                    return  # a server that takes nothing may still be read
                 spool.sent(list(zip(rows, cursors, strict=True)), self._generation)
             if not rows or time.monotonic() >= until:
                 break
+        self._unsent = ""
 
     # --- reading ---
 
@@ -387,8 +410,7 @@ class RedisJournal:
             except ValueError as error:
                 raise JournalError(
                     f"{self.where}: a pack after cursor {before.upto} is damaged and cannot be sealed "
-                    f"({error}); "
-                    "run tool-firewall verify"
+                    f"({error}); run tool-firewall verify"
                 ) from error
             put = self._server.script(
                 SEAL,
@@ -526,6 +548,7 @@ class RedisJournal:
                 self._newest = (0, 0)
                 cursor = 0
             else:
+                self._newest = (0, 0)
                 cursor = self._common(cursor)
                 self._newest = (cursor, self._numbers.get(cursor, 0))
             if self._lost:
@@ -623,9 +646,10 @@ class RedisJournal:
     def _tell(self, text: str) -> None:
         self._told[text] = time.monotonic() + _NOTE_SECONDS
 
-    def _note_lost(self, what: str, cause: Exception | None = None) -> None:
+    def _lose(self, what: str) -> JournalLost:
+        """Notes that heal() is needed; what to raise."""
         self._lost = f"{self.where}: {what}"
-        raise JournalLost(self._lost) from cause
+        return JournalLost(self._lost)
 
     def _check_lost(self) -> None:
         if self._lost:
@@ -634,18 +658,10 @@ class RedisJournal:
     def _checked_last(self, meta: Sequence[bytes | None]) -> int:
         """The newest cursor, from generation, ms and seq. JournalLost when the history is another one."""
         if text_of(meta[0]) != self._generation:
-            self._note_lost(
-                "the server holds another history now"
-                if meta[0]
-                else "the server was emptied or restarted empty"
-            )
+            raise self._lose(_ANOTHER_HISTORY if meta[0] else _EMPTY)
         last = _cursor(meta[1], meta[2])
         if last < self._newest[0]:
-            self._note_lost(
-                "the server lost the newest records it had confirmed: it was restarted, or failed over to a "
-                "copy "
-                "that lagged"
-            )
+            raise self._lose(_REWOUND)
         return last
 
     # --- the connection ---
@@ -657,14 +673,10 @@ class RedisJournal:
             return
         generation = self._begin(create=self._create and not self._generation)
         if self._generation and generation != self._generation:
-            self._note_lost("the server holds another history now")
+            raise self._lose(_ANOTHER_HISTORY)
         self._generation = generation
         if self._newest[0] and not self._has(*self._newest):
-            self._note_lost(
-                "the server lost the newest records it had confirmed: it was restarted, or failed over to a "
-                "copy "
-                "that lagged"
-            )
+            raise self._lose(_REWOUND)
         self._server.fresh = False
         self._reached_at = time.monotonic()
         self._state.look()
@@ -680,15 +692,14 @@ class RedisJournal:
         generation, fingerprint, version = (text_of(one) for one in found[:3])
         if not generation:
             if self._generation:
-                self._note_lost("the server was emptied or restarted empty")
+                raise self._lose(_EMPTY)
             raise JournalError(
                 f"{self.where}: there is no journal yet; it is made when the gateway starts with the plugin"
             )
         if found[3]:
             self._tell(
                 f"{self.where}: {keys.meta} was missing, so nobody could say what the streams were; they are "
-                "set "
-                f"aside as {keys.aside(keys.packs, made)} and the like"
+                f"set aside as {keys.aside(keys.packs, made)} and the like"
             )
         problem = ""
         if version != FORMAT:
@@ -717,7 +728,7 @@ class RedisJournal:
         try:
             yield
         except HistoryChanged as error:
-            self._note_lost("the server holds another history now, or none", error)
+            raise self._lose(_ANOTHER_HISTORY) from error
 
     @contextmanager
     def _working(self) -> Iterator[None]:

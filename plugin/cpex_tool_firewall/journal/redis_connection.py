@@ -337,8 +337,7 @@ _ADVICE: Final = {
     "NOREPLICAS": "the server has too few replicas and takes no writes; bring them back, or lower "
     "min-replicas-to-write",
     "OutOfMemoryError": "the server's memory is full (maxmemory) and it takes no writes; raise maxmemory, or "
-    "keep "
-    "records for fewer days",
+    "keep records for fewer days",
     "ReadOnlyError": "this server is a replica and takes no writes; point redis_url at the primary",
     "AuthenticationError": "the server refused the login; check redis_username and redis_password_file (or "
     f"{PASSWORD_VARIABLE})",

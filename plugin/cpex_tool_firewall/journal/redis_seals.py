@@ -178,8 +178,7 @@ def check_kept(key: ChainKey, before: Seal, seal: Seal, kept: Sequence[Stored]) 
     if fold(key, key.START, left).hex() != expected or len(left) != len(kept):
         return (
             f"a finding or a control record kept of cursors {seal.start + 1} to {seal.upto} was altered, "
-            "removed "
-            "or added"
+            "removed or added"
         )
     return ""
 
@@ -190,8 +189,10 @@ def _check_seal(key: ChainKey, before: Seal, seal: Seal) -> str:
     if seal.start != before.upto:
         return f"the signed note about cursors {before.upto + 1} to {seal.start} was removed"
     if seal.missing:
-        return f"{seal.missing} packs of cursors {seal.start + 1} to {seal.upto} were removed before they "
-        "were due"
+        return (
+            f"{seal.missing} packs of cursors {seal.start + 1} to {seal.upto} were removed before they "
+            "were due"
+        )
     if seal.number - seal.packs != before.number:
         return f"packs {before.number + 1} to {seal.number - seal.packs} were removed before they were sealed"
     return ""
@@ -202,8 +203,7 @@ def _first_difference(entry: Stored, made: bytes, expected: bytes) -> str:
         if made[start : start + DIGEST_BYTES] != expected[start : start + DIGEST_BYTES]:
             return (
                 f"record {start // DIGEST_BYTES + 1} of {entry.records} at cursor {entry.cursor} is not what "
-                "was "
-                "stored there, or what came before it was altered, removed, added or moved"
+                "was stored there, or what came before it was altered, removed, added or moved"
             )
     return f"the digests at cursor {entry.cursor} were altered"
 
@@ -322,8 +322,7 @@ class Verification:
             if anchor.cursor == seal.upto and anchor.digest != seal.tail:
                 return (
                     f"the chain up to cursor {seal.upto} is not the one the anchor knows: the journal was "
-                    "made "
-                    "anew, or an older copy was restored and continued"
+                    "made anew, or an older copy was restored and continued"
                 )
         return ""
 
@@ -333,8 +332,7 @@ class Verification:
             return ""
         return (
             f"everything after cursor {self._before.upto} is missing: an anchor knows cursor "
-            f"{beyond[-1].cursor}; "
-            "the end was cut off, or an older copy was restored"
+            f"{beyond[-1].cursor}; the end was cut off, or an older copy was restored"
         )
 
     def _verified(self, problem: str) -> Verified:

@@ -42,8 +42,7 @@ class ServerState:
                 raise
             self.notes = [
                 f"{where}: it could not be checked whether the server keeps what it confirms: {error}. See "
-                "to it "
-                "that maxmemory-policy is noeviction and appendonly is yes"
+                "to it that maxmemory-policy is noeviction and appendonly is yes"
             ]
             return
         ended = time.time()
@@ -74,8 +73,10 @@ def _eviction(info: dict[str, str]) -> str:
     policy = info.get("maxmemory_policy", "")
     if policy in ("", "noeviction") or policy.startswith("volatile-"):
         return ""
-    return f"its maxmemory-policy is {policy}: when memory runs short it deletes the journal; set it to "
-    "noeviction"
+    return (
+        f"its maxmemory-policy is {policy}: when memory runs short it deletes the journal; set it to "
+        "noeviction"
+    )
 
 
 def _durability(info: dict[str, str]) -> str:
@@ -86,8 +87,10 @@ def _durability(info: dict[str, str]) -> str:
             if wrong == "ok"
             else f"it cannot write its append-only file ({wrong}): look at the server's disk"
         )
-    return "its appendonly is no: after a restart what it confirmed since its last dump is gone; set "
-    "appendonly yes"
+    return (
+        "its appendonly is no: after a restart what it confirmed since its last dump is gone; set "
+        "appendonly yes"
+    )
 
 
 def _replicas(info: dict[str, str]) -> str:
@@ -109,6 +112,5 @@ def _skew(theirs: float, begun: float, ended: float) -> str:
         return ""
     return (
         f"its clock is {abs(skew):.0f} s {'ahead of' if skew > 0 else 'behind'} the one of this host; hours "
-        "and "
-        "bursts are judged wrongly while clocks differ: run NTP on both"
+        "and bursts are judged wrongly while clocks differ: run NTP on both"
     )

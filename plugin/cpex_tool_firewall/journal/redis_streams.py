@@ -36,8 +36,7 @@ def entries_of(reply: Any) -> list[Stored]:
         except (KeyError, ValueError) as error:
             raise JournalError(
                 f"stream entry {text_of(entry_id)} is not one of ours ({error!r}); another program writes "
-                "there: "
-                "change redis_prefix"
+                "there: change redis_prefix"
             ) from error
     return found
 

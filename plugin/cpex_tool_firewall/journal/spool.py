@@ -228,8 +228,7 @@ class Spool:
         except (apsw.Error, OSError) as error:
             raise JournalError(
                 f"{self.path}: records cannot wait on this host's disk: {error}; check its free space and "
-                "who "
-                "may write there"
+                "who may write there"
             ) from error
 
     def _opened(self) -> apsw.Connection:
