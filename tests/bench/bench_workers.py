@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Four workers under load on one journal: what is lost, how late the others know, what the journal costs.
 
-python tests/bench/bench_workers.py [--full] [--seconds 10] [--workers 4] [--rate 2000] [--journal sqlite]
-                                    [--check]
+python tests/bench/bench_workers.py [--full] [--seconds 10] [--workers 4] [--rate 2000] [--users 40000]
+                                    [--journal sqlite] [--check]
 
 Each worker is a process with the plugin in it and calls both hooks `rate` times a second. The users take
 turns over all workers; there are so many of them that nobody is in a burst. When the load is over, the whole
@@ -54,7 +54,7 @@ def journal_settings(kind: str, running: ExitStack, folder: Path) -> dict[str, A
     if kind == "sqlite":
         return {}
     (folder / "redis").mkdir()
-    return {"journal": running.enter_context(redis_server(folder / "redis"))}
+    return {"journal": "redis", "redis_url": running.enter_context(redis_server(folder / "redis"))}
 
 
 class Reading:
@@ -115,7 +115,7 @@ def measure(options: argparse.Namespace) -> bool:
                 begin=time.time() + 1,
                 seconds=options.seconds,
                 rate=options.rate,
-                users=USERS,
+                users=options.users,
                 workers=options.workers,
             )
         reading = Reading(settings, ends)
@@ -177,6 +177,7 @@ def main() -> int:
     parser.add_argument("--seconds", type=float, default=10.0)
     parser.add_argument("--workers", type=int, default=4)
     parser.add_argument("--rate", type=float, default=2000.0, help="calls a second in each worker")
+    parser.add_argument("--users", type=int, default=USERS, help="fewer are in a burst sooner or later")
     parser.add_argument("--journal", choices=("sqlite", "redis"), default="sqlite")
     parser.add_argument("--folder", help="where the journal is made; default: the folder for temporary files")
     parser.add_argument("--check", action="store_true", help="exit code 1 when a target is missed")
