@@ -8,7 +8,7 @@ $TOOL_FIREWALL_STREAMS, if that is set (FOLDER/*/events.jsonl.gz, in the format 
 and the invented traffic of tests/reference with clocks that are right.
 
 simulated  In one process and simulated time (replicas.py): each worker makes a turn every 20 ms, so that a
-           call reaches the others after 20 to 45 ms. `turn` shows what slower journals would do; `apart`
+           call reaches the others after 5 to 45 ms. `turn` shows what slower journals would do; `apart`
            leaves out calls that no journal can tell in time, those right after another one of their user.
 processes  Four real processes on SQLite. Weeks of calls cannot be waited for: what lies more than 45 ms of
            the stream's time after another call waits until every worker knows of that one, the rest does

@@ -88,7 +88,6 @@ def prepare(folder: Path, calls: int, users: int) -> Iterator[tuple[int, int]]:
     engine = build_engine(settings, state.key, worker=1)
     now = time.time() - 3600
     Traffic(engine, users).make(calls, now - DAYS * 86_400, now)
-    engine.note("gap", "0", now)
     body = engine.snapshot(label_of(journal, journal.last()))
     size = len(body)
     journal.save_snapshot(journal.last(), body)
