@@ -4,7 +4,7 @@ workers does to the same calls, the same in every run.
 
 Each worker's journal thread makes a turn every TURN seconds, at a phase of its own: it stores what its engine
 has recorded, which takes WRITE seconds, and feeds its engine what was stored by then. So a call reaches the
-other workers 20 to 45 ms later, as it does between processes.
+other workers 5 to 45 ms later, as it does between processes.
 """
 
 from __future__ import annotations
