@@ -13,7 +13,7 @@ STEP := tools/step
 LAB := PYTHONPATH=tests/gateway
 PYTEST := $(BIN)/python -m pytest -q -o cache_dir=build/pytest
 
-.PHONY: help demo test test-native test-sanitized test-plugin test-gateway bench soak lint format wheel clean prepare
+.PHONY: help demo test test-native test-sanitized test-plugin test-faults test-gateway bench soak lint format wheel clean prepare
 
 help: ## Say what the commands are
 	@sed -nE 's/^([a-z-]+):.*## (.*)/\1\t\2/p' $(MAKEFILE_LIST) | while IFS=$$'\t' read -r name what; do \
@@ -25,7 +25,7 @@ prepare:
 demo: prepare ## Play the whole story in a real gateway; writes build/demo/summary.json
 	@$(LAB) $(BIN)/python -m demo
 
-test: test-native test-sanitized test-plugin test-gateway ## Run all tests: native, Python, real gateway
+test: test-native test-sanitized test-plugin test-faults test-gateway ## Run all tests: native, Python, faults, real gateway
 	@echo; echo "make test: everything passed"
 
 test-native: prepare ## Native tests only
@@ -37,13 +37,16 @@ test-sanitized: prepare ## Native tests under the address and undefined-behaviou
 test-plugin: prepare ## Python tests only
 	@$(STEP) "Python tests" $(PYTEST) tests/plugin
 
+test-faults: prepare ## Killed workers, forks, clocks, lost files; TOOL_FIREWALL_FAULTS=full for all of it
+	@$(STEP) "fault tests" $(PYTEST) tests/faults
+
 test-gateway: prepare ## Tests in the real gateway only
 	@$(STEP) "real-gateway tests" env $(LAB) $(PYTEST) tests/gateway
 
 bench: prepare ## Measure the figures of docs/benchmarks.md; FULL=--full for their full length
 	@tools/bench $(FULL)
 
-soak: prepare ## Flood an engine with a million names: memory, time, and a victim's scores
+soak: prepare ## A million names, and a day of a worker in half an hour: memory, time, and a victim's scores
 	@tools/soak
 
 lint: ## Formatting, clang-tidy, ruff, mypy, and the engine's independence of Python
