@@ -31,7 +31,7 @@ class RedisServer:
     def __init__(self, folder: Path, **options: str) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self.folder = folder
-        self.port = _free_port()
+        self.port = free_port()
         self.socket = f"/tmp/tf-redis-{os.getpid()}-{self.port}.sock"  # a socket's path is at most 107 bytes
         self.options = {name.replace("_", "-"): value for name, value in options.items()}
         self._process: subprocess.Popen[bytes] | None = None
@@ -126,7 +126,8 @@ class RedisServer:
         return RedisJournal(self.options_for(**at), folder, key, **({"seconds": 1.0} | options))
 
 
-def _free_port() -> int:
+def free_port() -> int:
+    """A port that nobody listens on."""
     with socket.socket() as found:
         found.bind(("127.0.0.1", 0))
         port: int = found.getsockname()[1]

@@ -72,7 +72,10 @@ _NOTE_SECONDS: Final = 600.0  # so long notes() tells what happened once
 
 _ANOTHER_HISTORY: Final = "the server holds another history now"
 _EMPTY: Final = "the server was emptied or restarted empty"
-_REWOUND: Final = "the server lost the newest records it had confirmed: it was restarted, or failed over to a copy that lagged"
+_REWOUND: Final = (
+    "the server lost the newest records it had confirmed: it was restarted, or failed over to a copy that "
+    "lagged"
+)
 _OTHER_KEY: Final = (
     "it was made with another key; all hosts must share one key: copy the key file of the first host, or "
     "name it with TOOL_FIREWALL_KEY_FILE"
@@ -151,8 +154,8 @@ class RedisJournal:
         spool = self._spool
         if self._unsent and spool is not None and spool.waiting:
             found.append(
-                f"{self._unsent}. {spool.waiting} packs of records wait on this host's disk ({spool.path}) and are "
-                "sent as soon as the server takes them"
+                f"{self._unsent}. {spool.waiting} packs of records wait on this host's disk ({spool.path}) and "
+                "are sent as soon as the server takes them"
             )
         elif spool is not None and spool.waiting and not self._server.connected():
             found.append(
@@ -228,8 +231,8 @@ class RedisJournal:
                     (confirmed,) = self._server.run(("WAIT", 1, int(self._replica_seconds * 1000)))
                     if not confirmed and not kept:
                         raise JournalError(
-                            f"{self.where}: stored, but no replica confirmed it within {self._replica_seconds:g} "
-                            "s; it is in force, and would be lost if the server failed over now: look at the "
+                            f"{self.where}: stored, but no replica confirmed it within "
+                            f"{self._replica_seconds:g} s; it is in force, and would be lost if the server failed over now: look at the "
                             "replicas, then repeat it"
                         )
         return cursors[-1]

@@ -293,6 +293,10 @@ class Server:
     def _explained(self, error: Exception) -> str:
         name = type(error).__name__
         text = re.sub(r" script: .*", "", str(error)) or name
+        if "unauthenticated" in text:  # how a server answers to a long command before any login
+            return f"{self.where}: {_ADVICE['AuthenticationError']} ({text})"
+        if "CERTIFICATE_VERIFY_FAILED" in text:
+            return f"{self.where}: the server's certificate is not trusted; check redis_ca_file ({text})"
         first = text.split(" ", 1)[0]
         advice = _ADVICE.get(first) or next(
             (words for kind in type(error).__mro__ if (words := _ADVICE.get(kind.__name__))),
