@@ -34,12 +34,14 @@ _INHERITED: Final = (
 class GatewayOptions:
     """plugins: entries of the plugin configuration's `plugins` list. env: wins over the lab's own settings.
 
-    python_path: folders the gateway's interpreter also imports from (plugins that live in tests).
+    python_path: folders the gateway's interpreter also imports from (plugins that live in tests). preload: of
+    gunicorn: the application is loaded before the workers are forked.
     """
 
     plugins: Sequence[Mapping[str, Any]] = ()
     workers: int = 1
     server: Literal["uvicorn", "gunicorn"] = "uvicorn"
+    preload: bool = False
     env: Mapping[str, str] = field(default_factory=dict)
     python_path: Sequence[Path] = ()
     start_seconds: float = 120.0
@@ -106,6 +108,7 @@ def command(options: GatewayOptions, *, port: int) -> list[str]:
             *("--worker-class", "uvicorn.workers.UvicornWorker"),
             *("--bind", f"127.0.0.1:{port}"),
             *("--timeout", "120"),
+            *(("--preload",) if options.preload else ()),
             "mcpgateway.main:app",
         ]
     return [
