@@ -7,6 +7,9 @@ everything.
 """
 
 import random
+import shutil
+import socket
+import subprocess
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
@@ -136,6 +139,34 @@ def site(folder: Path) -> Iterator[Site]:
 
 
 @pytest.fixture
+def redis_site(folder: Path, tmp_path: Path) -> Iterator[Site]:
+    """With a server of its own."""
+    program = shutil.which("redis-server") or shutil.which("valkey-server")
+    assert program, "this test needs redis-server: run tools/system_packages build"
+    server = tmp_path / "server"
+    server.mkdir()
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    options = {"port": port, "bind": "127.0.0.1", "dir": server, "appendonly": "yes", "save": ""}
+    command = [str(part) for name, value in options.items() for part in (f"--{name}", value)]
+    with subprocess.Popen([program, *command], stdout=subprocess.DEVNULL) as process:
+        until = time.monotonic() + 20
+        while not _listens(port):
+            assert time.monotonic() < until
+            time.sleep(0.02)
+        try:
+            settings = {"snapshot_minutes": 0, "journal": "redis", "redis_url": f"redis://127.0.0.1:{port}"}
+            yield from site_of(Task(folder, settings))
+        finally:
+            process.terminate()
+
+
+def _listens(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
+@pytest.fixture
 def busy_site(folder: Path) -> Iterator[Site]:
     """With snapshots, pruning and checkpoints several times a second."""
     settings = {"snapshot_minutes": 1, "keep_calls_days": 0.01}
@@ -144,6 +175,18 @@ def busy_site(folder: Path) -> Iterator[Site]:
 
 
 def test_at_random_points(site: Site, chance: random.Random, capsys: pytest.CaptureFixture[str]) -> None:
+    _at_random_points("SQLite", site, chance, capsys)
+
+
+def test_at_random_points_with_redis(
+    redis_site: Site, chance: random.Random, capsys: pytest.CaptureFixture[str]
+) -> None:
+    _at_random_points("Redis", redis_site, chance, capsys)
+
+
+def _at_random_points(
+    what: str, site: Site, chance: random.Random, capsys: pytest.CaptureFixture[str]
+) -> None:
     beside = site.start()  # another one lives through it all
     for _ in range(POINTS):
         worker = site.start()
@@ -156,7 +199,7 @@ def test_at_random_points(site: Site, chance: random.Random, capsys: pytest.Capt
     assert site.losses.decisions > POINTS
     site.check_whole()
     with capsys.disabled():
-        print(f"\nkill -9 at random points: {site.losses}")
+        print(f"\nkill -9 at random points, {what}: {site.losses}")
 
 
 @pytest.mark.parametrize("phase", ["append", "prune", "tidy", "start_snapshot"])
