@@ -295,8 +295,15 @@ void Engine::apply_record(CallRecord& record) {
   caller->token = std::move(record.token);
   const std::uint64_t key = hasher_.pair(kCallerKind, hasher_.text(caller->tenant, caller->user),
                                          hasher_.text(caller->group, caller->session));
-  if (applied_callers_.size() >= kMostAppliedCallers) applied_callers_.clear();
-  caller = applied_callers_.try_emplace(key, std::move(caller)).first->second;
+  const auto [found, fresh] = applied_callers_.try_emplace(key, std::move(caller));
+  caller = found->second;
+  if (fresh) {
+    applied_order_.push_back(key);
+    if (applied_order_.size() > kMostAppliedCallers) {  // one by one: freeing all at once takes long
+      applied_callers_.erase(applied_order_.front());
+      applied_order_.pop_front();
+    }
+  }
   resolve(*caller);
   saw_call(when);
   ++counts_.applied_verdicts[index(record.decision)][index(record.mode)];

@@ -169,6 +169,7 @@ class Engine {
   std::unordered_map<std::uint64_t, std::unique_ptr<Tool>> tools_;
   std::vector<const Tool*> tool_order_;
   std::unordered_map<std::uint64_t, CallerPtr> applied_callers_;
+  std::deque<std::uint64_t> applied_order_;  // its keys, oldest first
   Queue ordinary_;
   Queue findings_;  // whatever must not be lost; drain() merges both by order
   std::uint64_t order_ = 0;

@@ -8,6 +8,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <deque>
 #include <optional>
 #include <unordered_map>
 #include <vector>
@@ -19,7 +20,7 @@ namespace tool_firewall {
 
 class InFlight {
  public:
-  static constexpr std::size_t kMost = 8192;
+  static constexpr std::size_t kMost = 1U << 15;
   static constexpr double kDoneAfter = 300;   // s
   static constexpr double kFarAhead = 86400;  // s
 
@@ -67,7 +68,7 @@ class InFlight {
     return worker ^ (seq * 0x9E3779B97F4A7C15ULL);
   }
 
-  std::vector<Slot> slots_;
+  std::deque<Slot> slots_;  // grows without moving
   std::vector<std::uint32_t> free_;
   std::unordered_map<std::uint64_t, std::uint32_t> foreign_;
   std::uint32_t oldest_ = kNone;
