@@ -297,20 +297,89 @@ def test_a_database_that_is_gone_after_all_were_killed_is_begun_anew(tmp_path: P
     journal.close()
 
 
-def test_an_older_copy_put_back_is_followed(tmp_path: Path) -> None:
+def copied_then_continued(folder: Path) -> tuple[SqliteJournal, list[bytes]]:
+    """A journal with 20 packs, and a copy of its file when it had 10: (journal, its records)."""
+    journal = SqliteJournal(folder, KEY)
+    records = fill_with(journal, 10)
+    journal.close()
+    shutil.copy(folder / "journal.db", folder / "backup.db")
+    journal = SqliteJournal(folder, KEY)
+    return journal, records + fill_with(journal, 10, 10)
+
+
+def test_an_older_copy_put_in_its_place_costs_nothing(tmp_path: Path) -> None:
+    journal, records = copied_then_continued(tmp_path)
+    # The log of the newer file is left beside the copy: opened like this, SQLite would mix them.
+    (tmp_path / "backup.db").replace(tmp_path / "journal.db")
+    assert healed(journal, 20) == 20
+    journal.append([packed(b"again")])
+    assert unpacked(everything(journal)) == [*records, b"again"]
+    assert unpacked(journal.read_since(20)) == [b"again"]
+    assert journal.verify().problem == ""
+    journal.close()
+
+
+def test_an_older_copy_written_over_it_is_noticed(tmp_path: Path) -> None:
+    journal, records = copied_then_continued(tmp_path)
+    assert journal._connection is not None
+    journal._connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_TRUNCATE)
+    anchor = journal.anchor()
+    subprocess.run(["cp", str(tmp_path / "backup.db"), str(tmp_path / "journal.db")], check=True)
+    other = SqliteJournal(tmp_path, KEY)  # makes SQLite look at the file again
+    other.beat("other", {})
+    assert healed(journal, 20) == 20, "no cursor is given twice"
+    assert unpacked(everything(journal)) == records[:40]
+    cursor = journal.append([packed(b"again")])
+    assert unpacked(journal.read_since(20)) == [b"again"]
+    assert cursor > 1_000_000
+    found = journal.verify()
+    assert (found.problem, found.lost) == ("", 10)
+    assert f"anchor knows at cursor {anchor.cursor} is missing" in journal.verify([anchor]).problem
+    other.close()
+    journal.close()
+
+
+def test_an_older_copy_put_back_while_nobody_looked_goes_on_behind_its_snapshots(tmp_path: Path) -> None:
+    journal, records = copied_then_continued(tmp_path)
+    journal.save_snapshot(20, b"what was learned up to 20")
+    anchor = journal.anchor()
+    journal.close()
+    (tmp_path / "backup.db").replace(tmp_path / "journal.db")
+    journal = SqliteJournal(tmp_path, KEY)
+    assert unpacked(everything(journal)) == records[:40]
+    journal.append([packed(b"again")])
+    assert unpacked(journal.read_since(20)) == [b"again"], "who starts from the snapshot misses nothing"
+    assert journal.verify().problem == ""
+    assert "rolled back behind cursor 10" in journal.verify([anchor]).problem
+    journal.close()
+
+
+def test_another_journal_in_its_place_is_followed_unless_it_is_empty(tmp_path: Path) -> None:
+    (tmp_path / "state").mkdir()
+    journal = SqliteJournal(tmp_path / "state", KEY)
+    records = fill_with(journal, 10)
+    for name, stored in (("empty", 0), ("full", 3)):
+        (tmp_path / name).mkdir()
+        another = SqliteJournal(tmp_path / name, KEY)
+        theirs = fill_with(another, stored)
+        generation = another.generation
+        another.close()
+        (tmp_path / name / "journal.db").replace(tmp_path / "state" / "journal.db")
+        assert healed(journal, 10) == (0 if stored else 10)
+        assert unpacked(everything(journal)) == (theirs if stored else records)
+        assert (journal.generation == generation) == (stored > 0)
+    journal.close()
+
+
+def test_whoever_was_killed_while_he_saved_it_leaves_that_to_the_next(tmp_path: Path) -> None:
     journal = SqliteJournal(tmp_path, KEY)
     records = fill_with(journal, 10)
     journal.close()
-    shutil.copy(tmp_path / "journal.db", tmp_path / "backup.db")
+    (tmp_path / "journal.db").rename(tmp_path / "journal.rescued.db")  # it was complete, and not yet in place
+    (tmp_path / "journal.db").write_bytes(b"damaged")
     journal = SqliteJournal(tmp_path, KEY)
-    fill_with(journal, 10, 10)
-    assert journal._connection is not None
-    journal._connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_TRUNCATE)
-    (tmp_path / "backup.db").replace(tmp_path / "journal.db")
-    assert healed(journal, 20) == 10, "a reader goes back to where the copy ends"
     assert unpacked(everything(journal)) == records
-    journal.append([packed(b"again")])
-    assert unpacked(journal.read_since(10)) == [b"again"]
+    assert [path.read_bytes() for path in tmp_path.glob("journal.damaged-*.db")] == [b"damaged"]
     journal.close()
 
 
@@ -389,7 +458,6 @@ def test_few_damaged_files_are_kept(tmp_path: Path) -> None:
         (tmp_path / "journal.db-wal").unlink()
         healed(journal)
         journal.close()
-        time.sleep(1.01)  # their names have seconds
     assert len(list(tmp_path.glob("journal.damaged-*.db"))) == 3
 
 
@@ -581,7 +649,8 @@ def test_sqlite_files_are_private(tmp_path: Path) -> None:
     journal = SqliteJournal(tmp_path, KEY)
     journal.append([packed(b"a")])
     modes = {path.name: stat.S_IMODE(path.stat().st_mode) for path in tmp_path.iterdir()}
-    assert modes == {"journal.db": 0o600, "journal.db-wal": 0o600, "journal.db-shm": 0o600}
+    names = ("journal.db", "journal.db-wal", "journal.db-shm", "journal.lock")
+    assert modes == dict.fromkeys(names, 0o600)
     journal.close()
 
 

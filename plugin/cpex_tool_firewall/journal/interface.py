@@ -101,6 +101,7 @@ class Verified:
     last: int
     digest: str  # of the newest record, hex: an anchor, when somebody outside keeps it
     problem: str = ""  # the first record that was altered, removed or reordered, and how one can tell
+    lost: int = 0  # at least so many are gone with files that were damaged or replaced, as signed notes say
 
 
 class Anchor(NamedTuple):
@@ -222,8 +223,9 @@ class Journal(Protocol):
 
     def heal(self, cursor: int) -> int:
         """After JournalLost: saves what can be saved and goes on with a working history. Returns the cursor
-        to read on from (`cursor`: how far the caller had read). The caller appends again whatever it stored
-        during the last RESEND_SECONDS; what is already there does no harm.
+        to read on from (`cursor`: how far the caller had read); 0 when the history is another one, or an
+        older one. The caller appends again whatever it stored during the last RESEND_SECONDS; what is already
+        there does no harm. From then on workers may have read the same in another order.
         """
 
     def beat(self, worker: str, body: Mapping[str, Any]) -> None:

@@ -20,6 +20,7 @@ Rules that keep the file whole, each learned from a measured loss:
 import ctypes
 import json
 import logging
+import math
 import os
 import stat
 import threading
@@ -53,6 +54,7 @@ from .sqlite_schema import (
     SCHEMA_VERSION,
     last_id,
     make_schema,
+    meta,
     migrate,
 )
 
@@ -64,6 +66,10 @@ _BUSY_NAP_SECONDS = 0.0005
 _OPEN_SECONDS = 30.0  # another worker may be bringing an older file up to date
 _WATCH_SECONDS = 1.0
 _WAL_BYTES_KEPT = 16 * 1024 * 1024
+_WAL_PAGES_TIDIED = 256  # 1 MiB; the elected worker empties a longer log each second
+_WAL_PAGES_AT_MOST = 8192  # 32 MiB; whoever writes then empties it, should nobody be elected
+_TRUNCATE_SECONDS = 0.005
+_LOCK_OUT_SECONDS = 3.0  # everybody has noticed by then that there is another file
 _PRUNE_SECONDS = 0.01  # aim for one slice: a decision may be waiting behind it
 _PRUNE_PACKS = 32
 _PRUNE_MOST_PACKS = 4096
@@ -92,6 +98,8 @@ _ADVICE: tuple[tuple[type[apsw.Error], str], ...] = (
     (apsw.CorruptError, "the file is damaged"),
     (apsw.IOError, "the disk reported an error or is full; check the file system and its free space"),
 )
+
+_LOST_READS = (apsw.SQLITE_IOERR_READ, apsw.SQLITE_IOERR_SHORT_READ, apsw.SQLITE_IOERR_CORRUPTFS)
 
 # Connections of this process, by id. Holding them here keeps a forked child from closing them with its
 # garbage.
@@ -143,6 +151,9 @@ class SqliteJournal:
         self._prune_packs = _PRUNE_PACKS
         self._identities: dict[str, tuple[int, int] | None] = {}
         self._connection: apsw.Connection | None = None
+        self._retired: list[tuple[float, apsw.Connection]] = []  # close after that monotonic time
+        self._seen = 0  # the highest cursor
+        self._own = (0, b"")  # the end of the chain after the last append()
         self._suspended = False
         self._lost = ""
         with _opening:
@@ -186,6 +197,9 @@ class SqliteJournal:
                 previous = self._key.tail(previous, digests)
                 rows.append((cursor, now, pack.kind, pack.records, pack.body, digests))
             connection.executemany("INSERT INTO packs VALUES (?, ?, ?, ?, ?, ?)", rows)
+        if rows:
+            self._own = cursor, previous
+            self._seen = cursor
         return cursor
 
     def read_since(self, cursor: int, limit: int = 256) -> list[Entry]:
@@ -195,7 +209,9 @@ class SqliteJournal:
                 f"SELECT {ENTRY_COLUMNS} FROM packs WHERE id > ? ORDER BY id LIMIT ?",
                 (cursor, max(limit, 0)),
             ).fetchall()
-            return [Entry(*row) for row in rows]
+        if rows:
+            self._seen = max(self._seen, rows[-1][0])
+        return [_entry(row, self.path) for row in rows]
 
     def last(self) -> int:
         """See Journal.last."""
@@ -221,6 +237,7 @@ class SqliteJournal:
                         removed, looked = prune_slice(
                             connection,
                             self._key,
+                            now=self._clock(),
                             calls_before=calls_before,
                             findings_before=findings_before,
                             upto=upto,
@@ -265,9 +282,7 @@ class SqliteJournal:
     ) -> Verified:
         """See Journal.verify."""
         with self._working("verify") as connection:
-            with connection:
-                found = Verification(connection, self._key, anchors).run(progress)
-            return found
+            return Verification(connection, self._key, anchors).run(progress)
 
     def lead(self, worker: str, seconds: float) -> bool:
         """See Journal.lead."""
@@ -289,10 +304,15 @@ class SqliteJournal:
     def tidy(self) -> None:
         """Keeps the write-ahead log small and the reserve in place."""
         with self._working("checkpoint") as connection:
-            wal = self._file("-wal")
+            # This one hinders nobody. The one that makes the file short keeps everybody from writing, so it
+            # is only tried when no reader is in its way.
+            in_log, moved = connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_NOOP)
+            if in_log - moved > _WAL_PAGES_TIDIED:
+                in_log, moved = connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_PASSIVE)
             with suppress(FileNotFoundError):
-                if wal.stat().st_size > _WAL_BYTES_KEPT:
-                    with suppress(apsw.BusyError, apsw.LockedError):  # somebody reads: the next time then
+                if moved == in_log and self._file("-wal").stat().st_size > _WAL_BYTES_KEPT:
+                    self._deadline = time.monotonic() + _TRUNCATE_SECONDS
+                    with suppress(apsw.BusyError, apsw.LockedError):
                         connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_TRUNCATE)
         self._keep_reserve()
 
@@ -320,14 +340,10 @@ class SqliteJournal:
         """See Journal.workers."""
         with self._working("read") as connection:
             rows: list[Any] = connection.execute(
-                "SELECT name, seen, body, left FROM workers ORDER BY seen DESC, name"
+                "SELECT CAST(name AS BLOB), CAST(seen AS REAL), CAST(body AS BLOB), left FROM workers"
+                " ORDER BY seen DESC, name"
             ).fetchall()
-        try:
-            return [Worker(name, seen, json.loads(body), bool(left)) for name, seen, body, left in rows]
-        except ValueError as error:
-            raise JournalError(
-                f"{self.path}: a heartbeat is not JSON ({error}); the file is damaged"
-            ) from error
+        return [worker for row in rows if (worker := _worker(row)) is not None]
 
     def size(self) -> int:
         """See Journal.size. Looks, never opens."""
@@ -341,11 +357,12 @@ class SqliteJournal:
         """See Journal.heal: follows whoever put a new file in place, or makes one from what is readable."""
         self._check_process()
         with self._lock:
+            before = self._generation
+            self._seen = max(self._seen, cursor)
             try:
                 with sqlite_rescue.only_one(self._folder):
-                    if not self._follow():
-                        self._rescue(self._connection)
-                        self._swap(self._connected())
+                    sqlite_rescue.finish(self.path)
+                    rolled_back = self._heal()
             except (apsw.Error, OSError) as error:
                 raise JournalLost(
                     f"{self.path}: it is lost, and cannot be saved either ({error}); free space, or move its "
@@ -353,8 +370,7 @@ class SqliteJournal:
                 ) from error
             self._lost = ""
             self._suspended = False
-            assert self._connection is not None
-            return min(cursor, last_id(self._connection))
+            return 0 if rolled_back or self._generation != before else cursor
 
     def copy_to(self, folder: Path) -> None:
         """Puts a whole copy of the journal and its newest snapshot into an empty folder, while others go on
@@ -374,31 +390,43 @@ class SqliteJournal:
             if self._connection is not None and not self._lost:  # what is lost, heal() reads from it
                 self._close(self._connection)
                 self._connection, self._suspended = None, True
+            self._close_retired()
 
     def close(self) -> None:
         """See Journal.close. In a forked child it does nothing: the connection is the parent's."""
         if os.getpid() != self._pid:
             return
         with self._lock:
+            self._close_retired()
             self._close(self._connection)
             self._connection, self._suspended = None, False
 
     # --- opening ---
 
     def _open(self, create: bool) -> None:
-        if create:
-            try:
-                with suppress(FileExistsError):
-                    # mknod, not open(): it makes the file without ever holding a descriptor of it.
-                    os.mknod(self.path, stat.S_IFREG | 0o600)
-            except OSError as error:
-                raise JournalError(
-                    f"{self.path}: cannot be made ({error.strerror}); the folder must exist and be writable"
-                ) from error
-        elif not self.path.exists():
+        if not create and not self.path.exists():
             raise JournalError(
                 f"{self.path}: there is no journal yet; it is made when the gateway starts with the plugin"
             )
+        if not self._folder.is_dir():
+            raise JournalError(f"{self.path}: cannot be made; the folder must exist")
+        # Nobody opens a file while another takes its place: its log would be found beside the other.
+        with sqlite_rescue.only_one(self._folder):
+            try:
+                sqlite_rescue.finish(self.path)
+                if create:
+                    with suppress(FileExistsError):
+                        # mknod, not open(): it makes the file without ever holding a descriptor of it.
+                        os.mknod(self.path, stat.S_IFREG | 0o600)
+            except OSError as error:
+                raise JournalError(
+                    f"{self.path}: cannot be made ({error.strerror}); the folder must be writable"
+                ) from error
+            self._open_file(create)
+        if create:
+            self._go_past_snapshots()
+
+    def _open_file(self, create: bool) -> None:
         try:
             self._swap(self._connected())
         except (apsw.CorruptError, apsw.IOError) as error:
@@ -407,26 +435,29 @@ class SqliteJournal:
                     f"{self.path}: the file is damaged (SQLite: {error}); the gateway saves what can be read "
                     "when it starts"
                 ) from error
-            self._save_damaged(error)
+            try:
+                self._save(self._connect())
+            except (apsw.Error, OSError) as worse:
+                raise JournalError(
+                    f"{self.path}: the file is damaged (SQLite: {error}) and cannot be saved ({worse}); move "
+                    "it away, or restore a backup"
+                ) from worse
         except apsw.Error as error:
             raise self._explained("open", error) from error
 
-    def _save_damaged(self, error: apsw.Error) -> None:
-        try:
-            with sqlite_rescue.only_one(self._folder):
-                try:
-                    connection = self._connected()  # another worker may have saved it meanwhile
-                except (apsw.CorruptError, apsw.IOError):
-                    damaged = self._connect()
-                    self._rescue(damaged)
-                    self._close(damaged, gone=True)
-                    connection = self._connected()
-                self._swap(connection)
-        except (apsw.Error, OSError) as worse:
-            raise JournalError(
-                f"{self.path}: the file is damaged (SQLite: {error}) and cannot be saved ({worse}); move it "
-                "away, or restore a backup"
-            ) from worse
+    def _go_past_snapshots(self) -> None:
+        """A snapshot that has read further than the journal goes: this is an older copy. Whoever starts from
+        the snapshot would miss what is stored from now on, if it got the same cursors once more.
+        """
+        newest = max((info.cursor for info in self.snapshots()), default=0)
+        with self._working("open") as connection:
+            if newest > last_id(connection):
+                with _writing(connection):
+                    if newest > last_id(connection):
+                        sqlite_rescue.jump(connection, self._key, newest)
+                logger.error(
+                    "tool firewall: %s is an older copy: a snapshot knows cursor %d", self.path, newest
+                )
 
     def _connect(self) -> apsw.Connection:
         connection = apsw.Connection(str(self.path), flags=apsw.SQLITE_OPEN_READWRITE)
@@ -464,7 +495,9 @@ class SqliteJournal:
             )
         connection.pragma("synchronous", "NORMAL")
         connection.pragma("journal_size_limit", _WAL_BYTES_KEPT)
+        connection.pragma("wal_autocheckpoint", _WAL_PAGES_AT_MOST)
         connection.pragma("trusted_schema", False)
+        connection.pragma("cell_size_check", True)
         if connection.pragma("user_version") != SCHEMA_VERSION:
             with _writing(connection):
                 found = connection.pragma("user_version")
@@ -472,8 +505,7 @@ class SqliteJournal:
                     make_schema(connection, self._key)
                 elif found < SCHEMA_VERSION:  # no other worker has done it meanwhile
                     migrate(connection, self._key, self._clock())
-        fingerprint = connection.execute("SELECT value FROM meta WHERE name = 'key'").get
-        if fingerprint != self._key.fingerprint:
+        if meta(connection, "key") != self._key.fingerprint:
             raise JournalError(
                 f"{self.path}: it was made with another key; restore the key it belongs to, or move the "
                 "journal away to start anew"
@@ -500,7 +532,9 @@ class SqliteJournal:
         before, self._connection = self._connection, connection
         if before is not None:
             self._close(before, gone=True)
-        self._generation = connection.execute("SELECT value FROM meta WHERE name = 'generation'").get
+        self._generation = _generation(connection)
+        self._own = (0, b"")
+        self._seen = last_id(connection)
         self._durable = False
         self._identities = {suffix: _identity(self._file(suffix)) for suffix in ("", "-wal", "-shm")}
         self._next_watch = 0.0
@@ -535,11 +569,23 @@ class SqliteJournal:
             try:
                 if now >= self._next_watch:
                     self._check_files()
+                    self._check_own(connection)
                     self._next_watch = now + _WATCH_SECONDS
                 yield connection
             except (apsw.CorruptError, apsw.NotADBError) as error:
                 self._lost = str(self._explained(doing, error))
                 raise JournalLost(self._lost) from error
+            except UnicodeDecodeError as error:  # text that is none
+                self._lost = f"{self.path}: {doing} failed: the file is damaged ({error})"
+                raise JournalLost(self._lost) from error
+            except apsw.IOError as error:
+                if getattr(error, "extendedresult", 0) not in _LOST_READS:
+                    raise self._explained(doing, error) from error
+                self._lost = str(self._explained(doing, error))
+                raise JournalLost(self._lost) from error
+            except apsw.BusyError as error:
+                self._check_files()  # whoever saved it keeps it locked until we know
+                raise self._explained(doing, error) from error
             except apsw.Error as error:
                 raise self._explained(doing, error) from error
 
@@ -549,7 +595,8 @@ class SqliteJournal:
             self._lost = f"{self.path}: the file was deleted, moved or replaced while this process forked"
             raise JournalLost(self._lost)
         try:
-            self._swap(self._connected())
+            with sqlite_rescue.only_one(self._folder):
+                self._swap(self._connected())
         except apsw.CorruptError as error:
             self._lost = str(self._explained(doing, error))
             raise JournalLost(self._lost) from error
@@ -557,7 +604,22 @@ class SqliteJournal:
             raise self._explained(doing, error) from error
         self._suspended = False
 
+    def _check_own(self, connection: apsw.Connection) -> None:
+        """What this process stored last must still be there: an older copy may have been written over it."""
+        cursor, digest = self._own
+        if not cursor:
+            return
+        found: Any = connection.execute(
+            "SELECT substr(digests, -16) FROM packs WHERE id = ?1"
+            " UNION ALL SELECT NULL FROM checkpoints WHERE upto >= ?1",
+            (cursor,),
+        ).fetchone()
+        if found is None or found[0] not in (None, digest):
+            self._lost = f"{self.path}: an older copy was written over it, or its end was cut off"
+            raise JournalLost(self._lost)
+
     def _check_files(self) -> None:
+        self._close_retired(time.monotonic())
         for suffix, opened in self._identities.items():
             found = _identity(self._file(suffix))
             if opened is None:
@@ -578,31 +640,86 @@ class SqliteJournal:
 
     # --- healing ---
 
-    def _follow(self) -> bool:
-        """Works with the file that is there now, if it is a whole journal and not the one that was lost."""
+    def _heal(self) -> bool:
+        """True when the file that is there now is an older copy."""
         found = _identity(self.path)
-        if found is None or found == self._identities.get(""):
+        if found is not None and found != self._identities.get(""):
+            self._remove_stale_log()
+            with suppress(apsw.Error, JournalError):  # not a journal, damaged, of another key
+                return self._follow(self._connected())
+        source = self._connection
+        if source is None and found is not None:
+            source = self._connect()
+        self._save(source)
+        return False
+
+    def _remove_stale_log(self) -> None:
+        """The log of a file whose place another one took: SQLite would take it for the other's."""
+        for suffix in ("-wal", "-shm"):
+            mine = self._identities.get(suffix)
+            if mine is not None and _identity(self._file(suffix)) == mine:
+                self._file(suffix).unlink(missing_ok=True)
+
+    def _follow(self, connection: apsw.Connection) -> bool:
+        """Works with the file that is there now. True when it is an older copy. Raises JournalError when
+        what this process still has open is worth more; everybody comes to the same conclusion then.
+        """
+        last = last_id(connection)
+        same = _generation(connection) == self._generation
+        older = same and last < self._seen
+        begun_anew = last == 0 or meta(connection, "after") == self._generation
+        if (older or (begun_anew and not same)) and self._holds(last + 1 if same else 1):
+            self._close(connection, gone=True)
+            raise JournalError(f"{self.path}: the file that was put there lacks what is in the one before")
+        if older:
+            with _writing(connection):
+                sqlite_rescue.jump(connection, self._key, self._seen)
+            logger.error(
+                "tool firewall: %s was replaced by an older copy; cursors %d to %d are missing",
+                *(self.path, last + 1, self._seen),
+            )
+        self._swap(connection)
+        return older
+
+    def _holds(self, cursor: int) -> bool:
+        """Whether something from that cursor on can still be read of the file that was open so far."""
+        if self._connection is None:
             return False
         try:
-            connection = self._connect()
-            begun = connection.pragma("user_version")
-            self._close(connection)
-            if not begun:  # an empty file: whoever put it there cannot have meant it
-                return False
-            self._swap(self._connected())
-        except (apsw.Error, JournalError):
+            return last_id(self._connection) >= cursor
+        except apsw.Error:
             return False
-        return True
+
+    def _save(self, source: apsw.Connection | None) -> None:
+        """Puts a new file in place, with everything that `source` can still read, and works with that."""
+        self._rescue(source)
+        made = self._connected()
+        if source is not None:
+            self._retired.append((time.monotonic() + _LOCK_OUT_SECONDS, source))
+        self._connection = None
+        self._swap(made)
+
+    def _close_retired(self, now: float = math.inf) -> None:
+        due = [connection for until, connection in self._retired if until <= now]
+        self._retired = [(until, connection) for until, connection in self._retired if until > now]
+        for connection in due:
+            self._close(connection, gone=True)
 
     def _rescue(self, source: apsw.Connection | None) -> None:
-        """Puts a new file in place, with everything that `source` can still read."""
         target = self.path.with_name(f".{self.path.stem}-{os.getpid()}.rescue")
         target.unlink(missing_ok=True)
+        sqlite_rescue.enough_room(self.path)
         try:
             if source is None:
                 raise apsw.CantOpenError("it was not open")
-            generation = source.execute("SELECT value FROM meta WHERE name = 'generation'").get or ""
-            missing = sqlite_rescue.copy(source, target, self._key, generation)
+            missing = sqlite_rescue.copy(
+                source,
+                target,
+                self._key,
+                _generation(source),
+                known=self._seen,
+                busy_seconds=self._busy_seconds,
+            )
             what = f"{missing} packs of records could not be read" if missing else "everything could be read"
         except apsw.FullError:
             target.unlink(missing_ok=True)
@@ -610,7 +727,7 @@ class SqliteJournal:
         except apsw.Error as error:
             # Not even its tables: a history begun anew is better than none.
             target.unlink(missing_ok=True)
-            sqlite_rescue.begin_anew(target, self._key)
+            sqlite_rescue.begin_anew(target, self._key, after=self._generation)
             what = f"nothing could be read ({error}), it begins anew"
         target.chmod(0o600)
         sqlite_rescue.put_in_place(self.path, target)
@@ -672,6 +789,32 @@ def _writing(connection: apsw.Connection) -> Iterator[None]:
         if connection.in_transaction:  # SQLite has rolled back by itself after some errors
             connection.execute("ROLLBACK")
         raise
+
+
+def _entry(row: tuple[Any, ...], path: Path) -> Entry:
+    made = Entry(*row)
+    if not (isinstance(made.kind, int) and isinstance(made.records, int) and isinstance(made.body, bytes)):
+        raise JournalLost(f"{path}: what is at cursor {made.cursor} is not a pack; the file is damaged")
+    return made
+
+
+def _worker(row: tuple[Any, ...]) -> Worker | None:
+    """None when it is damaged: the next heartbeat replaces it."""
+    name, seen, body, left = row
+    try:
+        told = json.loads(body)
+    except (TypeError, ValueError):
+        return None
+    if not isinstance(told, dict) or not isinstance(seen, float):
+        return None
+    return Worker(name.decode(errors="replace"), seen, told, bool(left))
+
+
+def _generation(connection: apsw.Connection) -> str:
+    found = meta(connection, "generation")
+    if found is None:
+        raise apsw.CorruptError("the journal does not say which one it is")
+    return found
 
 
 def _identity(path: Path) -> tuple[int, int] | None:

@@ -6,7 +6,7 @@ Functions over an open connection; the caller owns transactions and locks.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import astuple, replace
 from typing import Any, Final, NamedTuple
 
@@ -18,8 +18,10 @@ from .interface import Anchor, Kind, Verified
 from .sqlite_schema import PACK_COLUMNS, last_id
 
 _COLUMNS: Final = "start, upto, why, removed, kept, tail, fold, oldest_call, oldest_finding, seal"
+_READ_COLUMNS: Final = _COLUMNS.replace("why", "CAST(why AS BLOB)")
 _KEPT_PER_CHECKPOINT: Final = 512  # packs: so much is read when a range is pruned again
 _VERIFY_SLICE: Final = 500
+_CLOCK_WRONG_SECONDS: Final = 86_400.0  # stored so far in the future: the clock was wrong then
 
 
 class TamperedError(Exception):
@@ -46,6 +48,29 @@ def rows_between(connection: apsw.Connection, after: int, upto: int, limit: int 
     return [Row(*row) for row in found]
 
 
+def sound(row: Row) -> bool:
+    """Whether the values are such as are stored: a damaged page can give anything."""
+    return (
+        isinstance(row.at, float)
+        and isinstance(row.kind, int)
+        and 0 <= row.kind <= 255
+        and isinstance(row.records, int)
+        and isinstance(row.body, bytes)
+        and isinstance(row.digests, bytes)
+    )
+
+
+def readable_pack(row: Row) -> bool:
+    """Whether the records can be told apart, and have a digest each: what can be said without the chain."""
+    if not sound(row):
+        return False
+    try:
+        records = len(unpack(row.body))
+    except ValueError:
+        return False
+    return records == row.records and len(row.digests) == records * DIGEST_BYTES
+
+
 def end_of(connection: apsw.Connection) -> Anchor:
     """The cursor and digest (raw bytes as hex) that the next pack is linked to."""
     cursor, digest = end_bytes(connection)
@@ -66,8 +91,19 @@ def end_bytes(connection: apsw.Connection) -> tuple[int, bytes]:
 
 def checkpoints(connection: apsw.Connection) -> list[Checkpoint]:
     """All of them, in order."""
-    found: Any = connection.execute(f"SELECT {_COLUMNS} FROM checkpoints ORDER BY upto")
-    return [Checkpoint(*row) for row in found]
+    found: Any = connection.execute(f"SELECT {_READ_COLUMNS} FROM checkpoints ORDER BY upto").fetchall()
+    return [_checkpoint(row) for row in found]
+
+
+def _checkpoint(row: tuple[Any, ...]) -> Checkpoint:
+    made = Checkpoint(*row)
+    if isinstance(made.why, bytes):
+        made = replace(made, why=made.why.decode(errors="replace"))
+    numbers = (made.start, made.upto, made.removed, made.kept)
+    blobs = (made.tail, made.fold, made.seal)
+    if all(isinstance(number, int) for number in numbers) and all(isinstance(blob, bytes) for blob in blobs):
+        return made
+    return Checkpoint(made.upto, made.upto, "damaged", 0, 0, b"", b"", None, None)  # not sealed: it is found
 
 
 def put_checkpoint(connection: apsw.Connection, key: ChainKey, made: Checkpoint) -> None:
@@ -83,6 +119,7 @@ def prune_slice(
     connection: apsw.Connection,
     key: ChainKey,
     *,
+    now: float,
     calls_before: float,
     findings_before: float,
     upto: int,
@@ -90,42 +127,52 @@ def prune_slice(
 ) -> tuple[int, int]:
     """Removes what is due among the next `packs` packs. Returns (records removed, packs looked at).
 
-    Raises TamperedError before it would sign something that was altered.
+    now: by the clock that gave the packs their times. Raises TamperedError before it would sign something
+    that was altered.
     """
-    findings_before = min(findings_before, calls_before)
-    removed, looked = _prune_new(connection, key, calls_before, findings_before, upto, packs)
+    due = Due(calls_before, min(findings_before, calls_before), now)
+    removed, looked = _prune_new(connection, key, due, upto, packs)
     if looked:
         return removed, looked
-    return _prune_again(connection, key, calls_before, findings_before)
+    return _prune_again(connection, key, due, packs)
+
+
+class Due(NamedTuple):
+    """What may go: ordinary records and findings stored before these times."""
+
+    calls_before: float
+    findings_before: float
+    now: float
+
+    def old(self, row: Row) -> bool:
+        """Whether anything stored then may be due. What was stored in the future, while the clock was wrong,
+        must not keep back everything that was stored after it.
+        """
+        return row.at < self.calls_before or row.at > self.now + _CLOCK_WRONG_SECONDS
+
+    def __call__(self, row: Row) -> bool:
+        if row.kind == Kind.ORDINARY:
+            return self.old(row)
+        return row.kind == Kind.FINDING and row.at < self.findings_before
 
 
 def _prune_new(
-    connection: apsw.Connection,
-    key: ChainKey,
-    calls_before: float,
-    findings_before: float,
-    upto: int,
-    packs: int,
+    connection: apsw.Connection, key: ChainKey, due: Due, upto: int, packs: int
 ) -> tuple[int, int]:
-    """The packs right after the last checkpoint."""
-    found: Any = connection.execute(
-        f"SELECT {_COLUMNS} FROM checkpoints ORDER BY upto DESC LIMIT 1"
-    ).fetchone()
-    before = (
-        Checkpoint(*found) if found else Checkpoint(0, 0, "pruned", 0, 0, key.START, key.START, None, None)
-    )
-    rows = rows_between(connection, before.upto, upto, packs)
-    young = next((n for n, row in enumerate(rows) if row.at >= calls_before), len(rows))
+    """The oldest packs that no checkpoint covers yet."""
+    before, end = _first_uncovered(connection, key, upto)
+    rows = rows_between(connection, before.upto, end, packs)
+    young = next((n for n, row in enumerate(rows) if not due.old(row)), len(rows))
     rows = rows[:young]
     if not rows:
         return 0, 0
-    tail = _check_links(key, before.tail, rows)
-    if found and not before.genuine(key):
+    tail = _check_links(key, before.upto, before.tail, rows)
+    if before.upto and not before.genuine(key):
         raise TamperedError(f"the note about cursors {before.start + 1} to {before.upto} was altered")
     if before.why != "pruned" or before.kept >= _KEPT_PER_CHECKPOINT:
         before = Checkpoint(before.upto, before.upto, "pruned", 0, 0, before.tail, key.START, None, None)
-    gone = [row for row in rows if _is_due(row, calls_before, findings_before)]
-    kept = [row for row in rows if not _is_due(row, calls_before, findings_before)]
+    gone = [row for row in rows if due(row)]
+    kept = [row for row in rows if not due(row)]
     connection.executemany("DELETE FROM packs WHERE id = ?", ((row.id,) for row in gone))
     records = sum(row.records for row in gone)
     made = replace(before, upto=rows[-1].id, removed=before.removed + records, tail=tail)
@@ -133,23 +180,32 @@ def _prune_new(
     return records, len(rows)
 
 
-def _prune_again(
-    connection: apsw.Connection, key: ChainKey, calls_before: float, findings_before: float
-) -> tuple[int, int]:
+def _first_uncovered(connection: apsw.Connection, key: ChainKey, upto: int) -> tuple[Checkpoint, int]:
+    """The checkpoint behind which the first part without one begins, and where that part ends."""
+    before = Checkpoint(0, 0, "pruned", 0, 0, key.START, key.START, None, None)
+    for checkpoint in checkpoints(connection):
+        if checkpoint.start > before.upto:
+            return before, min(checkpoint.start, upto)
+        before = checkpoint
+    return before, upto
+
+
+def _prune_again(connection: apsw.Connection, key: ChainKey, due: Due, packs: int) -> tuple[int, int]:
     """One range that was pruned before and holds something that has become due."""
     found: Any = connection.execute(
-        f"SELECT {_COLUMNS} FROM checkpoints WHERE oldest_call < ? OR oldest_finding < ? "
+        f"SELECT {_READ_COLUMNS} FROM checkpoints WHERE oldest_call < ? OR oldest_finding < ? "
         "ORDER BY upto LIMIT 1",
-        (calls_before, findings_before),
+        (due.calls_before, due.findings_before),
     ).fetchone()
     if found is None:
         return 0, 0
-    before = Checkpoint(*found)
+    before = _checkpoint(found)
     rows = rows_between(connection, before.start, before.upto)
     if problem := check_range(key, before, rows):
         raise TamperedError(problem)
-    gone = [row for row in rows if _is_due(row, calls_before, findings_before)]
-    kept = [row for row in rows if not _is_due(row, calls_before, findings_before)]
+    gone = [row for row in rows if due(row)][:packs]
+    removed = {row.id for row in gone}
+    kept = [row for row in rows if row.id not in removed]
     connection.executemany("DELETE FROM packs WHERE id = ?", ((row.id,) for row in gone))
     records = sum(row.records for row in gone)
     anew = replace(
@@ -170,12 +226,12 @@ def _prune_again(
 def _joined(connection: apsw.Connection, key: ChainKey, empty: Checkpoint) -> Checkpoint:
     """An empty range takes in the empty one before it, so that their number stays small."""
     found: Any = connection.execute(
-        f"SELECT {_COLUMNS} FROM checkpoints WHERE upto = ? AND kept = 0 AND why = ?",
+        f"SELECT {_READ_COLUMNS} FROM checkpoints WHERE upto = ? AND kept = 0 AND why = ?",
         (empty.start, empty.why),
     ).fetchone()
     if found is None:
         return empty
-    before = Checkpoint(*found)
+    before = _checkpoint(found)
     if not before.genuine(key):
         raise TamperedError(f"the note about cursors {before.start + 1} to {before.upto} was altered")
     return replace(empty, start=before.start, removed=before.removed + empty.removed)
@@ -200,22 +256,32 @@ def check_range(key: ChainKey, checkpoint: Checkpoint, rows: Sequence[Row]) -> s
         return f"the signed note about what was removed from {where} was altered"
     fold = key.START
     for row in rows:
+        if not sound(row):
+            return f"the records at cursor {row.id} were altered: these are not even records"
         fold = key.fold(fold, row)
     if fold != checkpoint.fold:
         return f"a record among those kept of {where} was altered, removed or added"
     return ""
 
 
-def _check_links(key: ChainKey, previous: bytes, rows: Sequence[Row]) -> bytes:
+def _check_links(key: ChainKey, cursor: int, previous: bytes, rows: Sequence[Row]) -> bytes:
     for row in rows:
+        if row.id != cursor + 1:
+            raise TamperedError(_removed(cursor + 1, row.id - 1))
         if problem := check_row(key, previous, row):
             raise TamperedError(problem)
-        previous = key.tail(previous, row.digests)
+        cursor, previous = row.id, key.tail(previous, row.digests)
     return previous
+
+
+def _removed(first: int, last: int) -> str:
+    return f"what was stored at cursors {first} to {last} was removed"
 
 
 def check_row(key: ChainKey, previous: bytes, row: Row) -> str:
     """What is wrong with one pack after the digest `previous`, "" when nothing is."""
+    if not sound(row):
+        return f"the records at cursor {row.id} were altered: these are not even records"
     try:
         digests = key.link(previous, row.id, row.at, row.kind, row.body)
         records = unpack(row.body)
@@ -247,86 +313,115 @@ def _wrong_kind(row: Row, records: Sequence[bytes]) -> str:
     return "" if kinds <= {row.kind} else f"the kind of the records at cursor {row.id} was altered"
 
 
-def _is_due(row: Row, calls_before: float, findings_before: float) -> bool:
-    if row.kind == Kind.ORDINARY:
-        return row.at < calls_before
-    return row.kind == Kind.FINDING and row.at < findings_before
-
-
 class Verification:
-    """One walk over everything, from the first record to the last."""
+    """One walk over everything, from the first record to the last.
+
+    In steps with a read transaction each, so that it never keeps the write-ahead log from being emptied.
+    What is pruned between two steps is covered by a checkpoint by then.
+    """
 
     def __init__(self, connection: apsw.Connection, key: ChainKey, anchors: Sequence[Anchor]) -> None:
         self._connection = connection
         self._key = key
-        self._anchors = sorted(anchors)
+        self._anchors: dict[int, set[str]] = {}
+        for anchor in anchors:
+            self._anchors.setdefault(anchor.cursor, set()).add(anchor.digest)
         self._records = 0
         self._pruned = 0
+        self._lost = 0
         self._cursor = 0
         self._first = 0
         self._previous = key.START
 
     def run(self, progress: Callable[[int, int], None] | None) -> Verified:
-        """Inside a read transaction of the caller."""
-        newest: int | None = self._connection.execute("SELECT max(id) FROM packs").get
-        last = max(last_id(self._connection), newest or 0)
-        for problem in self._steps(last):
+        """Outside of any transaction."""
+        with self._connection:
+            last = self._end()
+        while self._cursor < last:
+            with self._connection:
+                problem = self._step(last)
             if problem:
                 return self._verified(problem)
             if progress is not None:
                 progress(self._cursor, last)
-        return self._verified(self._cut_off(last))
+        with self._connection:
+            end = self._end()
+        return self._verified(self._cut_off(end))
 
-    def _steps(self, last: int) -> Iterator[str]:
-        for checkpoint in checkpoints(self._connection):
-            if checkpoint.start != self._cursor:
-                yield from self._plain(checkpoint.start)
-            rows = rows_between(self._connection, checkpoint.start, checkpoint.upto)
-            yield check_range(self._key, checkpoint, rows)
-            self._records += sum(row.records for row in rows)
-            self._first = self._first or (rows[0].id if rows else 0)
+    def _end(self) -> int:
+        covered: int | None = self._connection.execute("SELECT max(upto) FROM checkpoints").get
+        return max(last_id(self._connection), covered or 0)
+
+    def _step(self, last: int) -> str:
+        found: Any = self._connection.execute(
+            f"SELECT {_READ_COLUMNS} FROM checkpoints WHERE upto > ? ORDER BY upto LIMIT 1", (self._cursor,)
+        ).fetchone()
+        checkpoint = _checkpoint(found) if found else None
+        if checkpoint is None or checkpoint.start > self._cursor:
+            return self._plain(checkpoint.start if checkpoint else last)
+        return self._covered(checkpoint)
+
+    def _covered(self, checkpoint: Checkpoint) -> str:
+        rows = rows_between(self._connection, checkpoint.start, checkpoint.upto)
+        if problem := check_range(self._key, checkpoint, rows):
+            return problem
+        self._records += sum(row.records for row in rows)
+        self._first = self._first or (rows[0].id if rows else 0)
+        if checkpoint.why == "pruned":
             self._pruned += checkpoint.removed
-            self._cursor, self._previous = checkpoint.upto, checkpoint.tail
-            yield self._wrong_anchor(checkpoint.upto, checkpoint.tail)
-        yield from self._plain(last)
+        else:
+            self._lost += checkpoint.removed
+            if problem := self._anchored_in(checkpoint, rows):
+                return problem
+        self._cursor, self._previous = checkpoint.upto, checkpoint.tail
+        return self._wrong_anchor(checkpoint.upto, checkpoint.tail) if checkpoint.why == "pruned" else ""
 
-    def _plain(self, upto: int) -> Iterator[str]:
-        while rows := rows_between(self._connection, self._cursor, upto, _VERIFY_SLICE):
-            for row in rows:
-                if row.id != self._cursor + 1:
-                    yield f"what was stored at cursors {self._cursor + 1} to {row.id - 1} was removed"
-                    return
-                if problem := check_row(self._key, self._previous, row):
-                    yield problem
-                    return
-                self._records += row.records
-                self._first = self._first or row.id
-                self._cursor, self._previous = row.id, self._key.tail(self._previous, row.digests)
-                if problem := self._wrong_anchor(self._cursor, self._previous):
-                    yield problem
-                    return
-            yield ""
-        if self._cursor < upto:
-            yield f"what was stored at cursors {self._cursor + 1} to {upto} was removed"
+    def _plain(self, upto: int) -> str:
+        rows = rows_between(self._connection, self._cursor, upto, _VERIFY_SLICE)
+        for row in rows:
+            if row.id != self._cursor + 1:
+                return _removed(self._cursor + 1, row.id - 1)
+            if problem := check_row(self._key, self._previous, row):
+                return problem
+            self._records += row.records
+            self._first = self._first or row.id
+            self._cursor, self._previous = row.id, self._key.tail(self._previous, row.digests)
+            if problem := self._wrong_anchor(self._cursor, self._previous):
+                return problem
+        return "" if rows else _removed(self._cursor + 1, upto)
 
     def _wrong_anchor(self, cursor: int, digest: bytes) -> str:
-        for anchor in self._anchors:
-            if anchor.cursor == cursor and anchor.digest != digest.hex():
+        if self._anchors.get(cursor, {digest.hex()}) == {digest.hex()}:
+            return ""
+        return (
+            f"the chain up to cursor {cursor} is not the one the anchor knows: the journal was made "
+            "anew, or an older copy was restored and continued"
+        )
+
+    def _anchored_in(self, checkpoint: Checkpoint, rows: Sequence[Row]) -> str:
+        """What anchors know of a range of which something was lost."""
+        kept = {row.id: self._key.tail(b"", row.digests) for row in rows}
+        for cursor in sorted(self._anchors):
+            if not checkpoint.start < cursor <= checkpoint.upto:
+                continue
+            if cursor not in kept:
                 return (
-                    f"the chain up to cursor {cursor} is not the one the anchor knows: the journal was made "
-                    "anew, or an older copy was restored and continued"
+                    f"what an anchor knows at cursor {cursor} is missing: a signed note says that the "
+                    f"journal was {checkpoint.why} behind cursor {checkpoint.start}"
                 )
+            if problem := self._wrong_anchor(cursor, kept[cursor]):
+                return problem
         return ""
 
     def _cut_off(self, last: int) -> str:
-        beyond = [anchor for anchor in self._anchors if anchor.cursor > max(self._cursor, last)]
-        if not beyond:
+        beyond = max(self._anchors, default=0)
+        if beyond <= last:
             return ""
         return (
-            f"everything after cursor {self._cursor} is missing: an anchor knows cursor {beyond[-1].cursor}; "
+            f"everything after cursor {last} is missing: an anchor knows cursor {beyond}; "
             "the end was cut off, or an older copy was restored"
         )
 
     def _verified(self, problem: str) -> Verified:
         digest = self._previous.hex() if self._cursor else ""
-        return Verified(self._records, self._pruned, self._first, self._cursor, digest, problem)
+        return Verified(self._records, self._pruned, self._first, self._cursor, digest, problem, self._lost)

@@ -3,20 +3,23 @@
 
 A process that still has the files open can read them although they have no name any more, write-ahead log
 included. So one worker, under the lock of `journal.lock`, copies everything it can read into a new file and
-puts that in place; the others find another file under the name and follow. What they stored in between into
-the old one, they store again (Journal.heal).
+puts that in place; the others find another file under the name and follow. The last part is copied while
+nobody else can write, and that lock is kept until everybody has noticed: whoever still has the old file can
+store nothing in it that would be lost. Should he nevertheless, he stores it again (Journal.heal).
 
 The new file goes on with the same generation, digests and cursors, a good way further on, so that no reader
-is ahead of it; a signed checkpoint says what is missing.
+is ahead of it and no cursor is given twice; signed checkpoints say what is missing, and where.
 """
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
+import re
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
@@ -25,24 +28,45 @@ import apsw
 
 from .chain import ChainKey, Checkpoint
 from .interface import JournalError
-from .sqlite_chain import Row, check_range, check_row, checkpoints, put_checkpoint, with_kept
+from .sqlite_chain import (
+    Row,
+    check_range,
+    check_row,
+    checkpoints,
+    end_bytes,
+    put_checkpoint,
+    readable_pack,
+    sound,
+    with_kept,
+)
 from .sqlite_schema import PACK_COLUMNS, last_id, make_schema
 
 JUMP: Final = 1_000_000
 """How far cursors go on behind a rescue: more than are given in the second until everybody has noticed."""
 
+LOCK_SECONDS: Final = 30.0
+
 _LOCK_NAME: Final = "journal.lock"
-_LOCK_SECONDS: Final = 10.0
 _SLICE: Final = 512
 _DAMAGED_KEPT: Final = 3
+_UNREADABLE: Final = (apsw.CorruptError, apsw.IOError, apsw.NotADBError)
 
 
 @contextmanager
 def only_one(folder: Path) -> Iterator[None]:
-    """One process at a time. Raises JournalError when another one takes too long."""
-    descriptor = os.open(folder / _LOCK_NAME, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    """One process at a time opens or saves a journal. Raises JournalError when another takes too long."""
     try:
-        until = time.monotonic() + _LOCK_SECONDS
+        descriptor = os.open(folder / _LOCK_NAME, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise JournalError(
+            f"{folder / _LOCK_NAME}: cannot be opened ({error.strerror}); the folder must exist and belong "
+            "to the user of the gateway (mode 0700)"
+        ) from error
+    try:
+        if os.geteuid() == 0:  # the gateway may be another user, and root's file would lock it out
+            owner = folder.stat()
+            os.fchown(descriptor, owner.st_uid, owner.st_gid)
+        until = time.monotonic() + LOCK_SECONDS
         while True:
             try:
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -50,8 +74,9 @@ def only_one(folder: Path) -> Iterator[None]:
             except BlockingIOError as error:
                 if time.monotonic() >= until:
                     raise JournalError(
-                        f"{folder / _LOCK_NAME}: another process has been saving the journal for more than "
-                        f"{_LOCK_SECONDS:g} s"
+                        f"{folder / _LOCK_NAME}: another process has been opening or saving the journal for "
+                        f"more than {LOCK_SECONDS:g} s; look for one that hangs (fuser -v shows who has it "
+                        "open)"
                     ) from error
                 time.sleep(0.01)
         yield
@@ -59,20 +84,119 @@ def only_one(folder: Path) -> Iterator[None]:
         os.close(descriptor)
 
 
-def copy(source: apsw.Connection, target: Path, key: ChainKey, generation: str) -> int:
-    """Copies what can be read of an open journal into a new file. Returns how many packs could not be.
+def copy(
+    source: apsw.Connection, target: Path, key: ChainKey, generation: str, *, known: int, busy_seconds: float
+) -> int:
+    """Copies what can be read of an open journal into a new file. Returns how many packs are missing.
 
-    Raises apsw.Error when not even the tables can be read, or the new file cannot be written.
+    known: the highest cursor that was ever seen of it. From now on `source` holds the write lock, when it
+    could be had: keep it open until everybody else has noticed. Raises apsw.Error when not even the tables
+    can be read, or the new file cannot be written.
     """
+    _leave_transaction(source)
     with _new_file(target) as made:
         make_schema(made, key, generation)
-        return _copy_all(source, made, key)
+        copied = _Copy(source, made, key)
+        source.execute("BEGIN")
+        copied.all(_last(source, known))  # others go on writing meanwhile
+        _leave_transaction(source)
+        with suppress(*_UNREADABLE, apsw.BusyError, apsw.ReadOnlyError):
+            _lock(source, busy_seconds)
+        last = _last(source, known)
+        copied.chain(last)
+        copied.end(max(last, known))
+        with suppress(*_UNREADABLE, UnicodeDecodeError):
+            made.executemany(
+                "INSERT OR IGNORE INTO workers VALUES (?, ?, ?, ?)",
+                source.execute("SELECT name, seen, body, left FROM workers").fetchall(),
+            )
+    return copied.lost
 
 
-def begin_anew(target: Path, key: ChainKey) -> None:
-    """A new file with nothing in it, of a generation of its own."""
+def begin_anew(target: Path, key: ChainKey, *, after: str) -> None:
+    """A new file with nothing in it, of a generation of its own, because nothing was readable of `after`."""
     with _new_file(target) as made:
         make_schema(made, key)
+        made.execute("INSERT INTO meta VALUES ('after', ?)", (after,))
+
+
+def jump(connection: apsw.Connection, key: ChainKey, known: int) -> None:
+    """Notes that everything after its end up to the cursor `known` is missing: the journal is an older copy.
+    What comes next gets cursors that were never given before. Inside a transaction of the caller.
+    """
+    last, tail = end_bytes(connection)
+    note = Checkpoint(last, known + JUMP, "rolled back", known - last, 0, tail, key.START, None, None)
+    put_checkpoint(connection, key, note)
+    _go_on_from(connection, known + JUMP)
+
+
+def enough_room(path: Path) -> None:
+    """Raises OSError when there is no room for a second journal beside this one."""
+    needed = 0
+    for suffix in ("", "-wal"):
+        with suppress(FileNotFoundError):
+            needed += path.with_name(path.name + suffix).stat().st_size
+    space = os.statvfs(path.parent)
+    if space.f_bavail * space.f_frsize < needed:
+        raise OSError(errno.ENOSPC, f"{needed >> 20} MiB of free space are needed to save it")
+
+
+# --- the new file takes the name of the old one ---
+
+
+def put_in_place(path: Path, target: Path) -> None:
+    """Moves what is left of the old files aside and the new one to their name. A process that is killed in
+    the middle leaves this to the next one: see finish().
+    """
+    target.rename(_ready(path))
+    _sync(path.parent)
+    finish(path)
+
+
+def finish(path: Path) -> bool:
+    """Does what is left of put_in_place(), under the lock. False when nothing is."""
+    if not unfinished(path):
+        return False
+    stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%S.%f")
+    for suffix in ("-shm", "-wal", ""):  # a log must never be found beside a file that it is not of
+        with suppress(FileNotFoundError):
+            path.with_name(path.name + suffix).rename(
+                path.with_name(f"{path.stem}.damaged-{stamp}.db{suffix}")
+            )
+    _sync(path.parent)
+    _ready(path).rename(path)
+    _drop_old(path)
+    _sync(path.parent)
+    return True
+
+
+def unfinished(path: Path) -> bool:
+    """Whether somebody was killed while he put a new file in place, or is doing it right now."""
+    return _ready(path).exists()
+
+
+def _ready(path: Path) -> Path:
+    return path.with_name(f"{path.stem}.rescued.db")
+
+
+def _drop_old(path: Path) -> None:
+    name = re.compile(re.escape(path.stem) + r"\.damaged-([0-9T.]+)\.db(-wal|-shm)?\Z")
+    aside = [(match[1], found) for found in path.parent.iterdir() if (match := name.match(found.name))]
+    kept = sorted({stamp for stamp, _ in aside}, reverse=True)[:_DAMAGED_KEPT]
+    for stamp, found in aside:
+        if stamp not in kept:
+            found.unlink(missing_ok=True)
+
+
+def _sync(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+# --- copying ---
 
 
 @contextmanager
@@ -88,108 +212,158 @@ def _new_file(target: Path) -> Iterator[apsw.Connection]:
         made.close()
 
 
-def put_in_place(path: Path, target: Path) -> None:
-    """Moves what is left of the old files aside and the new one to their name."""
-    stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%S")
-    for suffix in ("-shm", "-wal", ""):
-        old = path.with_name(path.name + suffix)
-        if old.exists():
-            old.rename(path.with_name(f"{path.stem}.damaged-{stamp}.db{suffix}"))
-    target.rename(path)
-    aside = sorted(path.parent.glob(f"{path.stem}.damaged-*.db"), reverse=True)
-    for damaged in aside[_DAMAGED_KEPT:]:
-        for suffix in ("-shm", "-wal", ""):
-            damaged.with_name(damaged.name + suffix).unlink(missing_ok=True)
-    descriptor = os.open(path.parent, os.O_RDONLY)
+def _last(source: apsw.Connection, known: int) -> int:
     try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+        return last_id(source)
+    except _UNREADABLE:
+        return known
 
 
-def _copy_all(source: apsw.Connection, made: apsw.Connection, key: ChainKey) -> int:
-    last = last_id(source)
-    covered = checkpoints(source)
-    cursor, previous, missing = 0, key.START, 0
-    for checkpoint in covered:
-        if checkpoint.start > cursor:
-            missing += _copy_plain(source, made, key, cursor, checkpoint.start, previous)[0]
-        rows = list(_readable(source, checkpoint.start, checkpoint.upto))
-        _insert(made, rows)
-        if not check_range(key, checkpoint, rows):
-            put_checkpoint(made, key, checkpoint)
+def _leave_transaction(source: apsw.Connection) -> None:
+    if source.in_transaction:
+        with suppress(apsw.Error):  # SQLite may have ended it by itself
+            source.execute("ROLLBACK")
+
+
+def _lock(source: apsw.Connection, seconds: float) -> None:
+    """Begins a write that is never ended: nobody else can write as long as `source` is open."""
+    until = time.monotonic() + seconds
+    while True:
+        try:
+            source.execute("BEGIN IMMEDIATE")
+        except apsw.BusyError:
+            if time.monotonic() >= until:
+                raise
+            time.sleep(0.001)
         else:
-            missing += max(checkpoint.kept - len(rows), 0)
-            _cover(made, key, checkpoint.start, checkpoint.upto, checkpoint.tail, rows, checkpoint.removed)
-        cursor, previous = checkpoint.upto, checkpoint.tail
-    lost, previous = _copy_plain(source, made, key, cursor, last, previous)
-    _cover(made, key, last, last + JUMP, previous, [], 0)
-    made.execute("DELETE FROM sqlite_sequence WHERE name = 'packs'")
-    made.execute("INSERT INTO sqlite_sequence VALUES ('packs', ?)", (last + JUMP,))
-    return missing + lost
+            return
 
 
-def _copy_plain(
-    source: apsw.Connection, made: apsw.Connection, key: ChainKey, start: int, upto: int, previous: bytes
-) -> tuple[int, bytes]:
-    """A part of the chain without notes, (start, upto]: (packs that could not be read, its last digest).
+def _go_on_from(connection: apsw.Connection, cursor: int) -> None:
+    connection.execute("DELETE FROM sqlite_sequence WHERE name = 'packs'")
+    connection.execute("INSERT INTO sqlite_sequence VALUES ('packs', ?)", (cursor,))
 
-    In the new file it has notes, a slice each: nothing lies between notes there, where neither pruning nor
-    the next rescue would look.
+
+class _Copy:
+    """Copies packs in order, as far as they can be read and follow on each other.
+
+    A pack that is not what was stored is left out. The first one behind packs that cannot be read cannot be
+    checked, because the digest before it is not known: it is taken as it is, and the signed note about the
+    hole holds it, so that nobody can change it from now on.
     """
-    cursor, whole, found = start, True, 0
-    part: list[Row] = []
 
-    def put() -> int:
-        if not part:
-            return cursor
-        _insert(made, part)
-        end = part[-1].id
-        tail = part[-1].digests[-len(key.START) :]
-        why = "pruned" if whole else "rescued"
-        _cover(made, key, cursor, end, tail, part, 0 if whole else end - cursor - len(part), why)
-        part.clear()
-        return end
+    def __init__(self, source: apsw.Connection, made: apsw.Connection, key: ChainKey) -> None:
+        self.lost = 0  # packs
+        self._source = source
+        self._made = made
+        self._key = key
+        self._at = 0  # every cursor up to here was looked at
+        self._previous = key.START  # digest of what was stored there
+        self._hole: int | None = None  # what was stored behind this cursor is missing
+        self._missing = 0  # packs in the hole
+        self._rows: list[Row] = []  # to be written
 
-    for row in _readable(source, start, upto):
-        last = part[-1].id if part else cursor
-        if whole and (row.id != last + 1 or check_row(key, previous, row)):
-            # From the first record that does not follow, the chain is told anew: by what is there.
-            cursor = put()
-            whole = False
-        previous = row.digests[-len(key.START) :]
-        found += 1
-        part.append(row)
-        if len(part) == _SLICE:
-            cursor = put()
-    cursor = put()
-    if cursor < upto:
-        _cover(made, key, cursor, upto, previous, [], upto - cursor)
-    return upto - start - found, previous
+    def all(self, last: int) -> None:
+        """Everything up to the cursor `last`."""
+        for checkpoint in self._checkpoints():
+            if checkpoint.start > self._at:
+                self.chain(checkpoint.start)
+                self._close_hole(checkpoint.start)
+            self._range(checkpoint)
+        self.chain(last)
 
+    def chain(self, last: int) -> None:
+        """What was stored after what was copied so far, up to the cursor `last`."""
+        for row in _readable(self._source, self._at, last):
+            self._take(row)
+            if len(self._rows) >= _SLICE:
+                self._write()
+        self._write()
+        if last > self._at:
+            self._open_hole(last - self._at)
+            self._at = last
 
-def _cover(
-    made: apsw.Connection,
-    key: ChainKey,
-    start: int,
-    upto: int,
-    tail: bytes,
-    kept: list[Row],
-    removed: int,
-    why: str = "rescued",
-) -> None:
-    note = Checkpoint(start, upto, why, removed, 0, tail, key.START, None, None)
-    put_checkpoint(made, key, with_kept(key, note, kept))
+    def end(self, last: int) -> None:
+        """Cursors go on far behind `last`."""
+        if last > self._at:
+            self._open_hole(last - self._at)
+        self._at = last + JUMP
+        if self._hole is None:
+            self._hole = last
+        self._close_hole(self._at)
+        _go_on_from(self._made, self._at)
 
+    def _checkpoints(self) -> list[Checkpoint]:
+        try:
+            return checkpoints(self._source)
+        except _UNREADABLE:
+            return []
 
-def _insert(made: apsw.Connection, rows: list[Row]) -> None:
-    made.executemany("INSERT INTO packs VALUES (?, ?, ?, ?, ?, ?)", rows)
+    def _range(self, checkpoint: Checkpoint) -> None:
+        rows = [row for row in _readable(self._source, checkpoint.start, checkpoint.upto) if sound(row)]
+        if not check_range(self._key, checkpoint, rows):
+            put_checkpoint(self._made, self._key, checkpoint)
+        else:
+            missing = max(checkpoint.kept - len(rows), 1)
+            self.lost += missing
+            self._cover(
+                checkpoint.start, checkpoint.upto, checkpoint.tail, rows, checkpoint.removed + missing
+            )
+        self._rows += rows
+        self._write()
+        self._at, self._previous = checkpoint.upto, checkpoint.tail
+
+    def _take(self, row: Row) -> None:
+        follows = row.id == self._at + 1
+        if follows and not check_row(self._key, self._previous, row):
+            self._close_hole(self._at)
+            self._rows.append(row)
+        elif follows and self._hole is None:
+            self._open_hole(1)
+        else:
+            if not follows:
+                self._open_hole(row.id - self._at - 1)
+            if readable_pack(row):
+                self._rows.append(row)
+                self._previous = self._key.tail(self._previous, row.digests)
+                self._close_hole(row.id, row)
+            else:
+                self._open_hole(1)
+        self._at = row.id
+        if isinstance(row.digests, bytes):
+            self._previous = self._key.tail(self._previous, row.digests)
+
+    def _open_hole(self, packs: int) -> None:
+        if self._hole is None:
+            self._hole = self._at
+        self._missing += packs
+        self.lost += packs
+
+    def _close_hole(self, upto: int, first: Row | None = None) -> None:
+        if self._hole is None:
+            return
+        self._cover(self._hole, upto, self._previous, [first] if first else [], self._missing)
+        self._hole, self._missing = None, 0
+
+    def _cover(self, start: int, upto: int, tail: bytes, kept: list[Row], removed: int) -> None:
+        note = Checkpoint(start, upto, "rescued", removed, 0, tail, self._key.START, None, None)
+        put_checkpoint(self._made, self._key, with_kept(self._key, note, kept))
+
+    def _write(self) -> None:
+        self._made.executemany("INSERT INTO packs VALUES (?, ?, ?, ?, ?, ?)", self._rows)
+        self._rows = []
 
 
 def _readable(source: apsw.Connection, after: int, upto: int) -> Iterator[Row]:
     """The packs in (after, upto] that can be read: a part that cannot is halved until it is one pack."""
-    parts = [(start, min(start + _SLICE, upto)) for start in range(after, upto, _SLICE)]
-    parts.reverse()
+    while after < upto:
+        end = min(after + _SLICE, upto)
+        yield from _readable_part(source, after, end)
+        after = max(end, _next_after(source, end, upto) - 1)
+
+
+def _readable_part(source: apsw.Connection, after: int, upto: int) -> Iterator[Row]:
+    parts = [(after, upto)]
     while parts:
         start, end = parts.pop()
         try:
@@ -197,10 +371,19 @@ def _readable(source: apsw.Connection, after: int, upto: int) -> Iterator[Row]:
                 f"SELECT {PACK_COLUMNS} FROM packs WHERE id > ? AND id <= ? ORDER BY id",
                 (start, end),
             ).fetchall()
-        except (apsw.CorruptError, apsw.IOError, apsw.NotADBError):
+        except _UNREADABLE:
             if end - start > 1:
                 middle = (start + end) // 2
                 parts += [(middle, end), (start, middle)]
             continue
         for row in found:
             yield Row(*row)
+
+
+def _next_after(source: apsw.Connection, cursor: int, upto: int) -> int:
+    """The next cursor at which there may be something: cursors jump far ahead at each rescue."""
+    try:
+        found: int | None = source.execute("SELECT min(id) FROM packs WHERE id > ?", (cursor,)).get
+    except _UNREADABLE:
+        return cursor + 1
+    return upto + 1 if found is None else found

@@ -4,7 +4,8 @@
     packs        id is the cursor; at: seconds since the epoch, when it was stored, by this host's clock;
                  kind and records as in interface.Pack; digests: 16 bytes for each record (chain.py)
     checkpoints  signed notes about ranges in which not everything is there any more (chain.py)
-    meta         generation; key: fingerprint of the installation's key
+    meta         generation; key: fingerprint of the installation's key; after: the generation of which
+                 nothing could be read any more when this one was begun
     workers      heartbeats
     leads        who is elected, until when
 
@@ -86,10 +87,18 @@ def migrate(connection: apsw.Connection, key: ChainKey, now: float) -> None:
     connection.execute("INSERT INTO sqlite_sequence VALUES ('packs', ?)", (last,))
 
 
+def meta(connection: apsw.Connection, name: str) -> str | None:
+    """One value of the table of that name, None when there is none."""
+    found: Any = connection.execute("SELECT CAST(value AS BLOB) FROM meta WHERE name = ?", (name,)).get
+    return found.decode(errors="replace") if isinstance(found, bytes) else None
+
+
 def last_id(connection: apsw.Connection, table: str = "packs") -> int:
     """The newest id ever given: also of what was pruned since."""
-    last: int | None = connection.execute("SELECT seq FROM sqlite_sequence WHERE name = ?", (table,)).get
-    return last or 0
+    # From both places, because no id may be given twice when one of them is damaged.
+    given: Any = connection.execute("SELECT seq FROM sqlite_sequence WHERE name = ?", (table,)).get
+    there: int | None = connection.execute(f"SELECT max(id) FROM {table}").get
+    return max(given if isinstance(given, int) else 0, there or 0)
 
 
 def _records_after(connection: apsw.Connection, cursor: int) -> list[Any]:
