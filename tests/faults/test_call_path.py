@@ -22,8 +22,8 @@ from cpex_tool_firewall import runtime
 from cpex_tool_firewall.plugin import ToolFirewallPlugin
 from workers import FULL, TOOL, Seen, Task, call
 
-FAULT_SECONDS = 60.0 if FULL else 3.0
-HEALTHY_SECONDS = 10.0 if FULL else 2.0
+FAULT_SECONDS = 60.0 if FULL else 2.0
+HEALTHY_SECONDS = 10.0 if FULL else 1.0
 PACE_SECONDS = 0.001
 ALLOWED_SECONDS = 0.010
 DISK_BYTES = 16 << 20

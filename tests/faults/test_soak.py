@@ -20,7 +20,7 @@ from cpex_tool_firewall import plugin as plugin_module
 from cpex_tool_firewall.plugin import ToolFirewallPlugin
 from workers import Seen, Task, call, open_files, resident
 
-SECONDS: Final = float(os.environ.get("TOOL_FIREWALL_SOAK_SECONDS", "12"))
+SECONDS: Final = float(os.environ.get("TOOL_FIREWALL_SOAK_SECONDS", "8"))
 CONTEXTS: Final = 20
 REBUILDS_A_DAY: Final = 2880  # every 30 s
 CALLS_PER_SECOND: Final = 300.0
