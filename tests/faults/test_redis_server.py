@@ -414,7 +414,7 @@ def test_tls_with_an_own_authority(tmp_path: Path) -> None:
     )  # fmt: skip
     try:
         at = {"url": f"rediss://localhost:{port}/0", "ca_file": str(tmp_path / "ca.crt"),
-              "cert_file": str(tmp_path / "server.crt"), 
+              "cert_file": str(tmp_path / "server.crt"),
               "key_file": str(tmp_path / "server.key")}  # fmt: skip
         journal = server.journal(tmp_path / "a", at=at)
         journal.append([finding(b"x")], durable=True)

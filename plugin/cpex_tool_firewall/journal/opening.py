@@ -21,6 +21,7 @@ from .sqlite import BUSY_SECONDS, SqliteJournal
 CHOICE_NAME: Final = "journal.json"
 _CHOICE: Final = ("journal",)
 _REDIS: Final = "redis_"
+_READER_SECONDS: Final = 2.0  # for each answer of a server, where nobody but a person waits
 
 
 def open_journal(
@@ -64,13 +65,14 @@ def _open_redis(settings: Settings, state: State, *, create: bool, busy_seconds:
     from .redis import RedisJournal
     from .redis_connection import COMMAND_SECONDS, RedisOptions
 
+    patience = COMMAND_SECONDS if create else _READER_SECONDS
     return RedisJournal(
         RedisOptions.of(settings),
         state.folder,
         state.key,
         create=create,
         spooling=create,
-        seconds=COMMAND_SECONDS if busy_seconds is None else busy_seconds,
+        seconds=patience if busy_seconds is None else max(busy_seconds, patience),
     )
 
 

@@ -154,8 +154,8 @@ class RedisJournal:
         spool = self._spool
         if self._unsent and spool is not None and spool.waiting:
             found.append(
-                f"{self._unsent}. {spool.waiting} packs of records wait on this host's disk ({spool.path}) and "
-                "are sent as soon as the server takes them"
+                f"{self._unsent}. {spool.waiting} packs of records wait on this host's disk ({spool.path}) "
+                "and are sent as soon as the server takes them"
             )
         elif spool is not None and spool.waiting and not self._server.connected():
             found.append(
@@ -232,8 +232,8 @@ class RedisJournal:
                     if not confirmed and not kept:
                         raise JournalError(
                             f"{self.where}: stored, but no replica confirmed it within "
-                            f"{self._replica_seconds:g} s; it is in force, and would be lost if the server failed over now: look at the "
-                            "replicas, then repeat it"
+                            f"{self._replica_seconds:g} s; it is in force, and would be lost if the "
+                            "server failed over now: look at the replicas, then repeat it"
                         )
         return cursors[-1]
 

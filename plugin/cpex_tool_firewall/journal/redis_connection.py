@@ -17,7 +17,7 @@ import random
 import re
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 CONNECT_SECONDS: Final = 0.2
 COMMAND_SECONDS: Final = 0.05
 
-_PAUSES: Final = (0.25, 5.0)  # s, between tries: the first and the longest
+_PAUSES: Final = (0.25, 1.0)  # s, between tries: the first and the longest
 _HOPS: Final = 5  # from node to node of a cluster
 _DEFAULT_PORT: Final = 6379
 
@@ -138,9 +138,9 @@ class Server:
     def close(self) -> None:
         """Ends the connection and what is being connected; the next use begins anew."""
         if self._attempt is not None:
-            found = self._attempt.result()
+            found = self._attempt.end()
             self._attempt = None
-            if not isinstance(found, Exception):
+            if found is not None:
                 found.disconnect()
         self._drop()
         self._pause = self._retry_at = 0.0
@@ -156,25 +156,27 @@ class Server:
         if self._connection is not None:
             return self._connection
         if self._attempt is not None:
-            if self._attempt.is_alive():
-                raise JournalError(self._why)
-            found = self._attempt.result()
+            found = self._attempt.found
+            if found is None:
+                raise JournalError(self._attempt.why)
             self._attempt = None
-            if isinstance(found, Exception):
-                raise self._failed(found) from found
             return self._take(found)
-        if time.monotonic() < self._retry_at:
-            raise JournalError(self._why)
         if self._patient or not self._why:
+            if time.monotonic() < self._retry_at:
+                raise JournalError(self._why)
             try:
                 return self._take(self._connect())
-            except Exception as error:
-                if isinstance(error, JournalError | OSError | self._redis.exceptions.RedisError):
-                    raise self._failed(error) from error
-                raise
-        self._attempt = _Attempt(self._connect)
+            except (JournalError, OSError, self._redis.exceptions.RedisError) as error:
+                raise self._failed(error) from error
+        self._attempt = _Attempt(self._connect, self._said, self._retry_at - time.monotonic(), self._why)
         self._attempt.start()
         raise JournalError(self._why)
+
+    def _said(self, error: Exception) -> str:
+        """An error of connecting in our words."""
+        if isinstance(error, JournalError | OSError | self._redis.exceptions.RedisError):
+            return str(error) if isinstance(error, JournalError) else self._explained(error)
+        return f"{self.where}: unexpected {type(error).__name__} while connecting"
 
     def _take(self, connection: Any) -> Any:
         self._connection = connection
@@ -187,6 +189,8 @@ class Server:
             connection = self._made()
             try:
                 connection.connect()
+                connection.send_command("PING")  # the kernel connects to a server that hangs, too
+                connection.read_response()
                 if not self._options.cluster:
                     return connection
                 connection.send_command("CLUSTER", "SLOTS")
@@ -255,7 +259,7 @@ class Server:
 
     def _failed(self, error: Exception) -> JournalError:
         self._drop()
-        made = error if isinstance(error, JournalError) else JournalError(self._explained(error))
+        made = error if isinstance(error, JournalError) else JournalError(self._said(error))
         self._wait_a_while(str(made))
         return made
 
@@ -314,23 +318,36 @@ class HistoryChanged(JournalError):
 
 
 class _Attempt(threading.Thread):
-    """One try to connect, beside whoever needs the connection."""
+    """Tries to connect until it works, beside whoever needs the connection."""
 
-    def __init__(self, connect: Any) -> None:
+    def __init__(
+        self, connect: Callable[[], Any], explain: Callable[[Exception], str], pause: float, why: str
+    ) -> None:
         super().__init__(name="tool-firewall-redis", daemon=True)
+        self.found: Any = None
+        """The connection, once there is one."""
+        self.why = why
+        """What was wrong the last time."""
         self._connect = connect
-        self._found: Any = None
+        self._explain = explain
+        self._pause = pause
+        self._ended = threading.Event()
 
     def run(self) -> None:
-        try:
-            self._found = self._connect()
-        except Exception as error:  # noqa: BLE001 - handed to the thread that asked
-            self._found = error
+        first, longest = _PAUSES
+        while not self._ended.wait(max(self._pause, 0.0)):
+            try:
+                self.found = self._connect()
+                return
+            except Exception as error:  # noqa: BLE001 - a thread that ends without a word would be worse
+                self.why = self._explain(error)
+            self._pause = min(max(self._pause * 2, first), longest) * random.uniform(0.75, 1.0)
 
-    def result(self) -> Any:
-        """The connection, or what went wrong; waits for it."""
+    def end(self) -> Any:
+        """Stops trying; the connection that was made meanwhile, if any."""
+        self._ended.set()
         self.join()
-        return self._found
+        return self.found
 
 
 _ADVICE: Final = {
