@@ -240,6 +240,11 @@ class Journal(Protocol):
     def size(self) -> int:
         """Bytes in use, snapshots not included; 0 when unknown."""
 
+    def notes(self) -> list[str]:
+        """What is wrong right now although the journal works, one sentence each; [] when all is well. Asks
+        nobody and never fails: it is what was found while the journal was used.
+        """
+
     def suspend(self) -> None:
         """Closes files and connections until the next use opens them again: called before a fork, so that
         the child inherits none. What a child inherits of SQLite makes it take no locks of its own.

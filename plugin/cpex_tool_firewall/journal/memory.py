@@ -180,6 +180,10 @@ class MemoryJournal:
         with self._lock:
             return sum(len(entry.body) for _, entry in self._packs)
 
+    def notes(self) -> list[str]:
+        """See Journal.notes: there is nothing to say."""
+        return []
+
     def suspend(self) -> None:
         """See Journal.suspend: there is nothing to close."""
 

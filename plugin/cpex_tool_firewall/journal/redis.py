@@ -147,7 +147,7 @@ class RedisJournal:
         return self._generation
 
     def notes(self) -> list[str]:
-        """What is wrong right now although the journal works, one sentence each; [] when all is well."""
+        """See Journal.notes."""
         now = time.monotonic()
         self._told = {text: until for text, until in self._told.items() if until > now}
         found = [*self._state.notes, *self._told]

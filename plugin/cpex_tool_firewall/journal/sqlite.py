@@ -383,6 +383,10 @@ class SqliteJournal:
         for info in self.snapshots()[:1]:
             SnapshotFiles(folder).save(self._generation, info.cursor, self.load_snapshot(info.cursor))
 
+    def notes(self) -> list[str]:
+        """See Journal.notes: what is wrong with a file, its next use says."""
+        return []
+
     def suspend(self) -> None:
         """See Journal.suspend."""
         self._check_process()
