@@ -38,6 +38,7 @@ from typing import Any, Final, Protocol
 
 from cpex.framework.settings import settings as cpex_settings  # type: ignore[import-untyped]
 
+from ._native import Engine
 from .alarms import Alarms
 from .caller import CallerResolver
 from .config import Settings
@@ -48,7 +49,7 @@ from .journal.opening import open_journal
 from .keeper import Keeper
 from .outbox import Outbox, urgent
 from .placement import Lookout, Placed, Placement, may_block
-from .restoring import label_of, restore
+from .restoring import Restored, label_of, restore
 from .state import State, StateError, digest, find_folder, open_state
 
 POLL_SECONDS: Final = 0.02
@@ -97,7 +98,7 @@ class Runtime:
         self.instances: weakref.WeakSet[Any] = weakref.WeakSet()
         self._journal = journal
         self._name = f"{socket.gethostname()}:{os.getpid()}:{self.worker:016x}"
-        restored = restore(
+        restored = _restore(
             journal, lambda: build_engine(settings, state.key, worker=self.worker, journaling=True)
         )
         self.engine = restored.engine
@@ -246,12 +247,13 @@ class Runtime:
 
     def _heal(self) -> None:
         """The history is not what it was: saves what can be saved, and stores again what may be missing."""
-        before = self._journal.generation
-        self._cursor = self._journal.heal(self._cursor)
+        generation, cursor = self._journal.generation, self._cursor
+        self._cursor = self._journal.heal(cursor)
         self._lost = False
         self._outbox.store_again()
-        if self._journal.generation != before:
-            self.engine.forget_digest()
+        # Others may have read more of what is gone, or the same in another order: nothing to compare now.
+        self.engine.forget_digest()
+        if self._journal.generation != generation or self._cursor < cursor:
             self._history_missing = True
         self._digests.clear()
         self._note_digest()
@@ -410,6 +412,15 @@ class Runtime:
             counters=self.engine.counters() | event_counts(),
             alarms=self.alarms.active(),
         )
+
+
+def _restore(journal: Journal, build: Callable[[], Engine]) -> Restored:
+    try:
+        return restore(journal, build)
+    except JournalLost as error:  # a part that nobody had read since it was damaged
+        logger.error("tool firewall: %s", error)
+        journal.heal(0)
+        return restore(journal, build)
 
 
 def _answer(loop: asyncio.AbstractEventLoop, done: asyncio.Future[bool], *, recorded: bool) -> None:

@@ -19,10 +19,12 @@ from typing import Any
 import pytest
 from cpex.framework import PluginContext, ToolPreInvokePayload
 from cpex_tool_firewall import restoring, runtime
+from cpex_tool_firewall._native import encode_call, pack
 from cpex_tool_firewall.control import set_mode
 from cpex_tool_firewall.journal.interface import JournalError, Pack, records_since
+from cpex_tool_firewall.journal.sqlite import SqliteJournal
 from cpex_tool_firewall.plugin import HANDOVER, ToolFirewallPlugin
-from cpex_tool_firewall.state import StateError
+from cpex_tool_firewall.state import StateError, open_state
 from hooks import HOUR, Firewall, about, call, said, wait_for
 
 WORKER = Path(__file__).parent / "runtime_worker.py"
@@ -131,6 +133,22 @@ async def test_a_restart_keeps_what_was_learned_and_the_mode(firewall: Firewall)
     assert (mode["mode"], mode["by"], mode["why"]) == ("block", "test", "a test")
     assert said(await call(instance, "db_query"))["limit_mode"] == "block"
     assert not (await call(instance, "delete_records")).continue_processing
+
+
+def test_a_page_that_was_damaged_meanwhile_keeps_no_worker_from_starting(firewall: Firewall) -> None:
+    journal = SqliteJournal(firewall.state, open_state(str(firewall.state)).key)
+    for n in range(200):
+        record = encode_call(
+            ts=firewall.now, worker=5, seq=n + 1, tenant="t", user=f"user {n}", tool="q" * 200
+        )
+        journal.append([Pack(*made) for made in pack([record])])
+    journal.close()
+    path = firewall.state / "journal.db"
+    page = path.stat().st_size // 4096 // 2
+    command = ["dd", "if=/dev/urandom", f"of={path}", "bs=4096", "count=1", f"seek={page}", "conv=notrunc"]
+    subprocess.run(command, check=True, capture_output=True)
+    firewall.instance()
+    assert 150 < firewall.runtime.engine.summary()["calls"] < 200
 
 
 def test_a_process_that_ends_leaves_every_call_behind(tmp_path: Path) -> None:
