@@ -9,9 +9,9 @@
 namespace tool_firewall {
 namespace {
 
-constexpr std::uint32_t kLookAgain = 256;       // evictions
-constexpr std::size_t kLeastTable = 64 * 1024;  // bytes any table may have
-constexpr int kMostAtOnce = 2;                  // evictions; more would make one call slow
+constexpr std::uint32_t kLookAgain = 256;      // evictions
+constexpr std::size_t kLeastTable = 1U << 16;  // bytes any table may have
+constexpr int kMostAtOnce = 2;                 // evictions; more would make one call slow
 
 }  // namespace
 

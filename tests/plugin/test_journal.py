@@ -22,7 +22,9 @@ def make(request: pytest.FixtureRequest, tmp_path: Path) -> MakeJournal:
         return lambda clock: SqliteJournal(tmp_path, KEY, clock=clock)
     server: RedisServer = request.getfixturevalue("redis_server")
     spooling = request.param == "redis-spooling"
-    return lambda clock: server.journal(tmp_path, at={"prefix": tmp_path.name}, spooling=spooling, clock=clock)
+    return lambda clock: server.journal(
+        tmp_path, at={"prefix": tmp_path.name}, spooling=spooling, clock=clock
+    )
 
 
 @pytest.fixture
