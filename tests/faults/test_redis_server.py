@@ -374,7 +374,7 @@ def test_a_disk_that_takes_nothing_leaves_the_server(server: RedisServer, tmp_pa
         pytest.skip("not allowed to mount a small disk here")
     try:
         journal = server.journal(disk / "host", **WORKER)
-        (disk / "fill").write_bytes(b"")
+        journal.append([finding(b"before")], durable=True)
         with (disk / "fill").open("wb", buffering=0) as file:
             try:
                 while file.write(bytes(4096)):
@@ -383,7 +383,8 @@ def test_a_disk_that_takes_nothing_leaves_the_server(server: RedisServer, tmp_pa
                 pass
         for n in range(40):
             journal.append([packed(b"%d" % n * 1000, kind=Kind.FINDING)], durable=True)
-        assert len(everything(journal)) == 40
+            journal.read_since(0, 1)
+        assert len(everything(journal)) == 41, "each once: also the one that the disk took before it was full"
         assert any("cannot wait on this host's disk" in note for note in journal.notes())
         journal.close()
     finally:

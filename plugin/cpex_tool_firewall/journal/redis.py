@@ -30,8 +30,9 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from .chain import ChainKey
 from .interface import (
@@ -55,6 +56,8 @@ from .redis_streams import Stored, entries_of, stream_between
 from .spool import FILE_NAME as SPOOL_NAME
 from .spool import Spool
 
+_T = TypeVar("_T")
+
 _PATIENT_SECONDS: Final = 5.0  # for each answer, where nobody waits: snapshots, verify
 _REPLICA_SECONDS: Final = 0.5
 _CURSORS_KNOWN: Final = 4096
@@ -68,6 +71,7 @@ _CLEAN_SECONDS: Final = 60.0
 _RESENT_SECONDS: Final = 3.0  # after heal(), within which the caller has appended again
 _AFTER_HEAL_SECONDS: Final = 60.0
 _AUDIT_SLICE: Final = 64
+_MOST_NOTES: Final = 8
 _NOTE_SECONDS: Final = 600.0  # so long notes() tells what happened once
 
 _ANOTHER_HISTORY: Final = "the server holds another history now"
@@ -268,22 +272,32 @@ class RedisJournal:
         if begun < self._send_at:
             return
         while spool.waiting:
-            rows = spool.next(_SEND_AT_ONCE)
-            if rows:
-                try:
-                    cursors = self._store([row.pack for row in rows])
-                except HistoryChanged:
+            rows = self._of_spool(lambda: spool.next(_SEND_AT_ONCE)) or []
+            if not rows:
+                return
+            try:
+                cursors = self._store([row.pack for row in rows])
+            except HistoryChanged:
+                raise
+            except JournalError as error:
+                self._unsent = str(error)
+                self._send_at = time.monotonic() + _SEND_AGAIN_SECONDS
+                if not self._server.connected():
                     raise
-                except JournalError as error:
-                    self._unsent = str(error)
-                    self._send_at = time.monotonic() + _SEND_AGAIN_SECONDS
-                    if not self._server.connected():
-                        raise
-                    return  # a server that takes nothing may still be read
-                spool.sent(list(zip(rows, cursors, strict=True)), self._generation)
-            if not rows or time.monotonic() >= until:
-                break
-        self._unsent = ""
+                return  # a server that takes nothing may still be read
+            self._unsent = ""
+            sent = list(zip(rows, cursors, strict=True))
+            self._of_spool(partial(spool.sent, sent, self._generation))
+            if time.monotonic() >= until:
+                return
+
+    def _of_spool(self, action: Callable[[], _T]) -> _T | None:
+        """Does something with the spool; a disk that does not take it must not keep anybody from reading."""
+        try:
+            return action()
+        except JournalError as error:
+            self._tell(str(error))
+            return None
 
     # --- reading ---
 
@@ -450,6 +464,9 @@ class RedisJournal:
             last = self._last()
         with self._patiently() as server:
 
+            def unchanged(seal: bytes) -> bool:
+                return server.run(("ZSCORE", self._keys.seals, seal))[0] is not None
+
             def seals(after: int, limit: int) -> list[bytes]:
                 (found,) = server.run(
                     ("ZRANGEBYSCORE", self._keys.seals, f"({after}", "+inf", "LIMIT", 0, limit)
@@ -462,6 +479,7 @@ class RedisJournal:
                 seals=seals,
                 packs=lambda after, upto: stream_between(server, self._keys.packs, after, upto),
                 kept=lambda after, upto: stream_between(server, self._keys.kept, after, upto),
+                unchanged=unchanged,
                 last=last,
             ).run(progress)
 
@@ -610,16 +628,16 @@ class RedisJournal:
         if spool is None or not self._spooling:
             return
         if now - self._reached_at > _ADOPT_SECONDS / 2 and self._is_due("adopt", _ADOPT_SECONDS):
-            spool.adopt(_ADOPT_SECONDS)
+            self._of_spool(lambda: spool.adopt(_ADOPT_SECONDS))
         if self._is_due("clean", _CLEAN_SECONDS):
-            spool.clean()
+            self._of_spool(spool.clean)
         for mine, (due, after) in list(self._audits.items()):
             if now >= due:
                 self._audit(spool, after, mine=mine)
 
     def _audit(self, spool: Spool, after: int, *, mine: bool) -> None:
         """Finds what the server once had of this host and has no longer, to send it again."""
-        rows = spool.remembered(after, _AUDIT_SLICE, mine=mine)
+        rows = self._of_spool(lambda: spool.remembered(after, _AUDIT_SLICE, mine=mine)) or []
         replies = (
             self._server.run(*(("XRANGE", self._keys.kept, *[id_of(row.cursor)] * 2) for row in rows))
             if rows
@@ -632,7 +650,7 @@ class RedisJournal:
             or not any(one.body == row.body for one in entries_of(reply))
         ]
         if missing:
-            spool.send_again(missing)
+            self._of_spool(lambda: spool.send_again(missing))
             self._tell(f"{self.where}: the server had lost findings or control records; they were sent again")
         if len(rows) < _AUDIT_SLICE:
             self._audits.pop(mine)
@@ -648,6 +666,8 @@ class RedisJournal:
 
     def _tell(self, text: str) -> None:
         self._told[text] = time.monotonic() + _NOTE_SECONDS
+        while len(self._told) > _MOST_NOTES:
+            self._told.pop(next(iter(self._told)))
 
     def _lose(self, what: str) -> JournalLost:
         """Notes that heal() is needed; what to raise."""

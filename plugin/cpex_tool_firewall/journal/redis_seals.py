@@ -30,6 +30,7 @@ from .redis_streams import Stored
 SEAL_PACKS: Final = 64
 """Packs in one seal at most: so much is read and checked at once."""
 
+_TRIES: Final = 5  # of verifying while somebody prunes
 _JOINED_PACKS: Final = 512  # kept packs of a pruned range at most: so much is read when it is pruned again
 _JOINED_SECONDS: Final = 86_400.0  # findings of a pruned range leave together: at most so much later
 
@@ -260,7 +261,9 @@ def joined(key: ChainKey, one: Seal, other: Seal, kept: Sequence[Stored]) -> Sea
 class Verification:
     """One walk over all seals, from the first to the last.
 
-    Reads through the functions: seals(after, limit) as stored, packs(after, upto) and kept(after, upto).
+    Reads through the functions: seals(after, limit) as stored, packs(after, upto) and kept(after, upto);
+    unchanged(seal): whether a seal is still stored. While somebody prunes, seals change under the walk: then
+    it begins again.
     """
 
     def __init__(
@@ -271,8 +274,10 @@ class Verification:
         seals: Callable[[int, int], list[bytes]],
         packs: Callable[[int, int], list[Stored]],
         kept: Callable[[int, int], list[Stored]],
+        unchanged: Callable[[bytes], bool],
         last: int,
     ) -> None:
+        self._unchanged = unchanged
         self._key = key
         self._anchors = sorted(anchors)
         self._read_seals, self._read_packs, self._read_kept = seals, packs, kept
@@ -284,25 +289,34 @@ class Verification:
 
     def run(self, progress: Callable[[int, int], None] | None) -> Verified:
         """Everything."""
-        for seal, problem in self._steps():
+        for tries in range(_TRIES):
+            found, final = self._walk(progress, last_try=tries == _TRIES - 1)
+            if final:
+                return found
+            self._before = first_seal(self._key)
+            self._records = self._pruned = self._first = 0
+        raise AssertionError("the last try is final")
+
+    def _walk(self, progress: Callable[[int, int], None] | None, *, last_try: bool) -> tuple[Verified, bool]:
+        for seal, text, problem in self._steps():
             if problem:
-                return self._verified(problem)
+                return self._verified(problem), last_try or self._unchanged(text)
             self._pruned += seal.removed
             self._records += seal.ordinary + seal.findings + seal.control - seal.removed
             self._before = seal
             if progress is not None:
                 progress(seal.upto, max(self._last, seal.upto))
-        return self._verified(self._cut_off())
+        return self._verified(self._cut_off()), True
 
-    def _steps(self) -> Iterator[tuple[Seal, str]]:
+    def _steps(self) -> Iterator[tuple[Seal, bytes, str]]:
         while texts := self._read_seals(self._before.upto, SEAL_PACKS):
             for text in texts:
                 try:
                     seal = Seal.parsed(text)
                 except TamperedError as error:
-                    yield self._before, str(error)
+                    yield self._before, text, str(error)
                     return
-                yield seal, self._check(seal)
+                yield seal, text, self._check(seal)
 
     def _check(self, seal: Seal) -> str:
         kept = self._read_kept(self._before.upto, seal.upto)

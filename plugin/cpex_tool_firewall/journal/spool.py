@@ -85,9 +85,15 @@ class Spool:
         self._identity: tuple[int, int] | None = None
         self._next_look = 0.0
         self._connection: apsw.Connection | None = None
-        with self._working() as connection:
-            self.waiting = self._count(connection)
-            """How many packs of this owner the server does not have yet."""
+        self._unmarked: list[tuple[Waiting, int, str]] = []  # sent, with cursor and generation
+        self.waiting = 0
+        """How many packs of this owner the server does not have yet."""
+        try:
+            self._recount()
+        except JournalError:
+            if not self.set_aside:
+                raise
+            self._recount()
 
     def put(self, packs: Sequence[Pack], *, durable: bool, sent: Sequence[tuple[str, int]] = ()) -> None:
         """Adds packs, all or none. durable: they survive a power loss. sent: generation and cursor of each,
@@ -118,7 +124,7 @@ class Spool:
                     "DELETE FROM spool WHERE owner = ? AND mark = ?",
                     ((self._owner, _mark(pack.body)) for pack in packs),
                 )
-            self.waiting = self._count(connection)
+            self.waiting = self._count(connection) - len(self._unmarked)
 
     def room(self) -> bool:
         """Whether ordinary records may wait here too."""
@@ -130,28 +136,42 @@ class Spool:
 
     def next(self, limit: int) -> list[Waiting]:
         """The oldest packs of this owner that the server does not have."""
+        after = self._unmarked[-1][0].id if self._unmarked else 0
         with self._working() as connection:
             found: Any = connection.execute(
-                "SELECT id, kind, records, body FROM spool WHERE owner = ? AND cursor = 0"
+                "SELECT id, kind, records, body FROM spool WHERE owner = ? AND cursor = 0 AND id > ?"
                 " ORDER BY id LIMIT ?",
-                (self._owner, limit),
+                (self._owner, after, limit),
             )
             return [Waiting(row[0], Pack(*row[1:])) for row in found]
 
     def sent(self, rows: Sequence[tuple[Waiting, int]], generation: str) -> None:
-        """The server has these now, at these cursors. Ordinary ones are forgotten."""
+        """The server has these now, at these cursors. Ordinary ones are forgotten.
+
+        While the disk does not take that, it is remembered here, so that nothing is sent over and over.
+        """
+        self._unmarked += [(row, cursor, generation) for row, cursor in rows]
+        self.waiting = max(self.waiting - len(rows), 0)
+        self._mark_sent()
+
+    def _mark_sent(self) -> None:
         with self._working() as connection:
             self._set_durable(connection, False)
             with _writing(connection):
                 connection.executemany(
                     "DELETE FROM spool WHERE id = ?",
-                    ((row.id,) for row, _ in rows if row.pack.kind == Kind.ORDINARY),
+                    ((row.id,) for row, _, _ in self._unmarked if row.pack.kind == Kind.ORDINARY),
                 )
                 connection.executemany(
                     "UPDATE spool SET generation = ?, cursor = ? WHERE id = ?",
-                    ((generation, cursor, row.id) for row, cursor in rows if row.pack.kind != Kind.ORDINARY),
+                    (
+                        (generation, cursor, row.id)
+                        for row, cursor, generation in self._unmarked
+                        if row.pack.kind != Kind.ORDINARY
+                    ),
                 )
-            self.waiting = self._count(connection)
+        self._unmarked.clear()
+        self._recount()
 
     def remembered(self, after: int, limit: int, *, mine: bool) -> list[Sent]:
         """What the server took within KEEP_SECONDS, from this owner or from the others; ids after `after`."""
@@ -165,6 +185,8 @@ class Spool:
 
     def send_again(self, ids: Sequence[int]) -> None:
         """The server does not have these any more; they are this owner's to send now."""
+        if self._unmarked:
+            self._mark_sent()
         with self._working() as connection:
             self._set_durable(connection, False)
             with _writing(connection):
@@ -172,7 +194,7 @@ class Spool:
                     "UPDATE spool SET owner = ?, generation = '', cursor = 0 WHERE id = ?",
                     ((self._owner, one) for one in ids),
                 )
-            self.waiting = self._count(connection)
+            self.waiting = self._count(connection) - len(self._unmarked)
 
     def adopt(self, older_than: float) -> int:
         """Takes over what others could not send for so many seconds; returns how many packs."""
@@ -204,6 +226,10 @@ class Spool:
         if connection is not None:
             _connections.pop(id(connection), None)
             connection.close()
+
+    def _recount(self) -> None:
+        with self._working() as connection:
+            self.waiting = self._count(connection) - len(self._unmarked)
 
     def _count(self, connection: apsw.Connection) -> int:
         found: int = connection.execute(
