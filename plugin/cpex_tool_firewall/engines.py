@@ -14,20 +14,27 @@ def build_engine(settings: Settings, key: bytes, *, worker: int = 0, journaling:
     A worker and a reader that build it from the same settings and apply the same records hold the same state.
     """
     zones = {settings.time_zone, *settings.tenant_time_zones.values(), *settings.user_time_zones.values()}
-    return Engine(
-        key,
-        worker=worker,
-        burst_threshold=settings.burst_threshold,
-        burst_window=settings.burst_window_seconds,
-        half_life_days=settings.half_life_days,
-        new_for_hours=settings.new_for_hours,
-        session_idle=settings.session_idle_minutes * _MINUTE_SECONDS,
-        learning_days=settings.learning_days,
-        max_users_per_tenant=settings.max_users_per_tenant,
-        max_memory_mb=settings.max_memory_mb,
-        zones=tables(sorted(zones)),
-        default_zone=settings.time_zone,
-        tenant_zones=settings.tenant_time_zones,
-        user_zones=settings.user_time_zones,
-        journaling=journaling,
-    )
+    try:
+        return Engine(
+            key,
+            worker=worker,
+            burst_threshold=settings.burst_threshold,
+            burst_window=settings.burst_window_seconds,
+            half_life_days=settings.half_life_days,
+            new_for_hours=settings.new_for_hours,
+            session_idle=settings.session_idle_minutes * _MINUTE_SECONDS,
+            learning_days=settings.learning_days,
+            max_users_per_tenant=settings.max_users_per_tenant,
+            max_memory_mb=settings.max_memory_mb,
+            zones=tables(sorted(zones)),
+            default_zone=settings.time_zone,
+            tenant_zones=settings.tenant_time_zones,
+            user_zones=settings.user_time_zones,
+            journaling=journaling,
+        )
+    except TypeError:
+        # Its text would list the arguments, and with them the key.
+        raise ImportError(
+            "the compiled engine is not of this release; reinstall: pip install --force-reinstall "
+            "cpex-tool-firewall"
+        ) from None
