@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from cpex_tool_firewall._native import decode_record, encode_call, pack, unpack
-from cpex_tool_firewall.journal.interface import RESEND_SECONDS, JournalError, JournalLost, Kind, Pack
+from cpex_tool_firewall.journal.interface import RESEND_SECONDS, JournalError, JournalLost, Pack
 from cpex_tool_firewall.journal.sqlite import SqliteJournal
 
 KEY: Final = bytes(range(32))
@@ -30,13 +30,11 @@ _RECORDS: Final = 10  # in a pack
 _LAST_WORDS_SECONDS: Final = 20.0
 
 
-def numbered(name: str, start: int, count: int, *, blocked: bool = False) -> Pack:
-    """One pack with the calls start, start + 1, ... of the user NAME; blocked: these are findings."""
+def numbered(name: str, start: int, count: int) -> Pack:
+    """One pack with the calls start, start + 1, ... of the user NAME."""
     worker = zlib.crc32(name.encode()) + 1
     records = [
-        encode_call(
-            ts=1_790_000_000.0 + n, worker=worker, seq=n, tenant="t", user=name, tool="q", blocked=blocked
-        )
+        encode_call(ts=1_790_000_000.0 + n, worker=worker, seq=n, tenant="t", user=name, tool="q")
         for n in range(start, start + count)
     ]
     (made,) = pack(records)
@@ -126,8 +124,7 @@ class _Worker:
     def turn(self) -> None:
         """One round, as the journal thread of a worker does it."""
         if not self._pending:
-            blocked = self.made // _RECORDS % 10 == 9
-            self._pending.append(numbered(self.name, self.made, _RECORDS, blocked=blocked))
+            self._pending.append(numbered(self.name, self.made, _RECORDS))
             self.made += _RECORDS
         self._try(self._store)
         self._try(self._read)
@@ -157,7 +154,7 @@ class _Worker:
     def _store(self) -> None:
         while self._pending:
             batch = list(self._pending)[:100]
-            self.journal.append(batch, durable=any(made.kind != Kind.ORDINARY for made in batch))
+            self.journal.append(batch, durable=self.made // _RECORDS % 10 == 9)
             now = time.monotonic()
             self.done.longest_gap = max(self.done.longest_gap, now - self._worked)
             self._worked = now

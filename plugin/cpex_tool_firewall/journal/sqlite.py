@@ -71,6 +71,7 @@ _WAL_PAGES_AT_MOST = 8192  # 32 MiB; whoever writes then empties it, should nobo
 _TRUNCATE_SECONDS = 0.005
 _LOCK_OUT_SECONDS = 3.0  # everybody has noticed by then that there is another file
 _PRUNE_SECONDS = 0.01  # aim for one slice: a decision may be waiting behind it
+_PRUNE_MOST_SECONDS = 0.03  # for one call of prune()
 _PRUNE_PACKS = 32
 _PRUNE_MOST_PACKS = 4096
 _RESERVE_NAME = "reserve"
@@ -149,6 +150,7 @@ class SqliteJournal:
         self._generation = ""
         self._snapshots = SnapshotFiles(folder)
         self._prune_packs = _PRUNE_PACKS
+        self._covered = 0  # see prune_slice()
         self._identities: dict[str, tuple[int, int] | None] = {}
         self._connection: apsw.Connection | None = None
         self._retired: list[tuple[float, apsw.Connection]] = []  # close after that monotonic time
@@ -230,11 +232,13 @@ class SqliteJournal:
         """See Journal.prune. Refuses to remove, and so to sign, what was altered."""
         with self._working("prune") as connection:
             self._set_durable(connection, False)
+            until = time.monotonic() + _PRUNE_MOST_SECONDS
             while True:
                 begun = time.monotonic()
+                self._deadline = begun + self._busy_seconds
                 try:
                     with _writing(connection):
-                        removed, looked = prune_slice(
+                        removed, looked, self._covered = prune_slice(
                             connection,
                             self._key,
                             now=self._clock(),
@@ -242,6 +246,7 @@ class SqliteJournal:
                             findings_before=findings_before,
                             upto=upto,
                             packs=self._prune_packs,
+                            covered=self._covered,
                         )
                 except TamperedError as error:
                     raise JournalError(
@@ -249,8 +254,11 @@ class SqliteJournal:
                         "run tool-firewall verify"
                     ) from error
                 self._adapt(time.monotonic() - begun)
-                if removed or not looked:
+                # Where everything is kept the next slice follows, but not for long: a decision may wait
+                # for this thread. The next call goes on from there.
+                if removed or not looked or time.monotonic() >= until:
                     return removed
+                time.sleep(_BUSY_NAP_SECONDS)  # whoever waits for the lock gets it
 
     def _adapt(self, seconds: float) -> None:
         if seconds > _PRUNE_SECONDS:
@@ -539,6 +547,7 @@ class SqliteJournal:
         self._generation = _generation(connection)
         self._own = (0, b"")
         self._seen = last_id(connection)
+        self._covered = 0
         self._durable = False
         self._identities = {suffix: _identity(self._file(suffix)) for suffix in ("", "-wal", "-shm")}
         self._next_watch = 0.0

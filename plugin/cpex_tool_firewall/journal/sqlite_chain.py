@@ -19,7 +19,7 @@ from .sqlite_schema import PACK_COLUMNS, last_id
 
 _COLUMNS: Final = "start, upto, why, removed, kept, tail, fold, oldest_call, oldest_finding, seal"
 _READ_COLUMNS: Final = _COLUMNS.replace("why", "CAST(why AS BLOB)")
-_KEPT_PER_CHECKPOINT: Final = 512  # packs: so much is read when a range is pruned again
+_KEPT_PER_CHECKPOINT: Final = 128  # packs: so much is read when a range is pruned again
 _VERIFY_SLICE: Final = 500
 _CLOCK_WRONG_SECONDS: Final = 86_400.0  # stored so far in the future: the clock was wrong then
 
@@ -89,9 +89,11 @@ def end_bytes(connection: apsw.Connection) -> tuple[int, bytes]:
     return cursor, bytes(digest) or ChainKey.START
 
 
-def checkpoints(connection: apsw.Connection) -> list[Checkpoint]:
-    """All of them, in order."""
-    found: Any = connection.execute(f"SELECT {_READ_COLUMNS} FROM checkpoints ORDER BY upto").fetchall()
+def checkpoints(connection: apsw.Connection, covered: int = 0) -> list[Checkpoint]:
+    """Those that end at or behind a cursor, in order."""
+    found: Any = connection.execute(
+        f"SELECT {_READ_COLUMNS} FROM checkpoints WHERE upto >= ? ORDER BY upto", (covered,)
+    ).fetchall()
     return [_checkpoint(row) for row in found]
 
 
@@ -124,17 +126,19 @@ def prune_slice(
     findings_before: float,
     upto: int,
     packs: int,
-) -> tuple[int, int]:
-    """Removes what is due among the next `packs` packs. Returns (records removed, packs looked at).
+    covered: int,
+) -> tuple[int, int, int]:
+    """Removes what is due among the next `packs` packs. Returns (records removed, packs looked at, covered).
 
-    now: by the clock that gave the packs their times. Raises TamperedError before it would sign something
-    that was altered.
+    now: by the clock that gave the packs their times. covered: checkpoints cover everything up to there; 0,
+    or what the slice before returned. Raises TamperedError before it would sign something that was altered.
     """
     due = Due(calls_before, min(findings_before, calls_before), now)
-    removed, looked = _prune_new(connection, key, due, upto, packs)
-    if looked:
-        return removed, looked
-    return _prune_again(connection, key, due, packs)
+    before, end = _first_uncovered(connection, key, covered, upto)
+    removed, looked = _prune_new(connection, key, due, before, end, packs)
+    if not looked:
+        removed, looked = _prune_again(connection, key, due, packs)
+    return removed, looked, before.upto
 
 
 class Due(NamedTuple):
@@ -157,13 +161,18 @@ class Due(NamedTuple):
 
 
 def _prune_new(
-    connection: apsw.Connection, key: ChainKey, due: Due, upto: int, packs: int
+    connection: apsw.Connection, key: ChainKey, due: Due, before: Checkpoint, end: int, packs: int
 ) -> tuple[int, int]:
-    """The oldest packs that no checkpoint covers yet."""
-    before, end = _first_uncovered(connection, key, upto)
-    rows = rows_between(connection, before.upto, end, packs)
-    young = next((n for n, row in enumerate(rows) if not due.old(row)), len(rows))
-    rows = rows[:young]
+    """The oldest packs that no checkpoint covers yet: those behind `before`, up to the cursor `end`."""
+    room = _KEPT_PER_CHECKPOINT - before.kept
+    if before.why != "pruned" or room <= 0:
+        room = _KEPT_PER_CHECKPOINT
+    rows = []
+    for row in rows_between(connection, before.upto, end, packs):
+        room -= not due(row)
+        if room < 0 or not due.old(row):
+            break
+        rows.append(row)
     if not rows:
         return 0, 0
     tail = _check_links(key, before.upto, before.tail, rows)
@@ -180,11 +189,13 @@ def _prune_new(
     return records, len(rows)
 
 
-def _first_uncovered(connection: apsw.Connection, key: ChainKey, upto: int) -> tuple[Checkpoint, int]:
+def _first_uncovered(
+    connection: apsw.Connection, key: ChainKey, covered: int, upto: int
+) -> tuple[Checkpoint, int]:
     """The checkpoint behind which the first part without one begins, and where that part ends."""
     before = Checkpoint(0, 0, "pruned", 0, 0, key.START, key.START, None, None)
-    for checkpoint in checkpoints(connection):
-        if checkpoint.start > before.upto:
+    for checkpoint in checkpoints(connection, covered):
+        if checkpoint.start > max(before.upto, covered):
             return before, min(checkpoint.start, upto)
         before = checkpoint
     return before, upto
