@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import apsw
 import pytest
 from cpex_tool_firewall.journal import redis as redis_journal
 from cpex_tool_firewall.journal import spool as spool_module
@@ -360,6 +361,25 @@ def test_a_lost_or_damaged_spool_is_made_anew(server: RedisServer, reader: Reade
     assert reader.has(b"one", b"two", b"three", b"four")
     assert any("set aside" in note for note in reader.journal.notes())
     assert list(path.parent.glob("spool.db.damaged-*"))
+
+
+def test_nothing_is_sent_over_and_over_while_the_spool_is_locked(
+    server: RedisServer, reader: Reader, tmp_path: Path
+) -> None:
+    reader.append(finding(b"x"), durable=True)
+    other = apsw.Connection(str(tmp_path / "host" / spool_module.FILE_NAME))
+    other.execute("BEGIN IMMEDIATE")
+    for _ in range(10):
+        reader.turn()
+    assert unpacked(reader.entries) == [b"x"]
+    assert len(everything(reader.journal)) == 1
+    assert any("cannot wait on this host's disk" in note for note in reader.journal.notes())
+    other.execute("ROLLBACK")
+    other.close()
+    reader.append(finding(b"y"), durable=True)
+    reader.turn()
+    assert unpacked(everything(reader.journal)) == [b"x", b"y"]
+    assert reader.errors == []
 
 
 def test_a_disk_that_takes_nothing_leaves_the_server(server: RedisServer, tmp_path: Path) -> None:

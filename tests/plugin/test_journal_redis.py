@@ -518,6 +518,34 @@ def test_a_server_that_forgets_is_complained_about(tmp_path: Path) -> None:
         server.stop()
 
 
+def test_the_rights_that_the_documentation_names_are_enough(
+    redis_server: RedisServer, client: Any, make: Make, tmp_path: Path, prefix: str
+) -> None:
+    rights = ("~{" + prefix + "}:*", "+@all", "-@admin", "-@dangerous", "+info")
+    client.execute_command("ACL", "SETUSER", prefix, "on", ">secret", *rights)
+    path = tmp_path / "password"
+    path.write_text("secret")
+    path.chmod(0o600)
+    journal = make(at={"username": prefix, "password_file": str(path)})
+    journal.append([packed(b"x"), packed(b"f", kind=Kind.FINDING)], durable=True)
+    journal.read_since(0)
+    journal.tidy()
+    journal.beat("w", {})
+    assert journal.lead("w", 5)
+    journal.leave("w")
+    assert journal.workers()
+    journal.save_snapshot(journal.last(), b"x" * 2_000_000)
+    assert len(journal.load_snapshot(journal.last())) == 2_000_000
+    assert prune_all(journal, time.time() + 9, time.time() + 9) == 2
+    assert journal.verify().problem == ""
+    assert journal.size() > 0
+    assert journal.notes() == []
+    with pytest.raises(JournalError, match="may not do that"):
+        redis_server.journal(
+            tmp_path / "b", at={"prefix": "other", "username": prefix, "password_file": str(path)}
+        )
+
+
 def test_clocks_that_differ_are_complained_about(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     real = time.time
     monkeypatch.setattr(redis_state.time, "time", lambda: real() - 30)
