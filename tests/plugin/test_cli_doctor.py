@@ -16,6 +16,7 @@ from cpex_tool_firewall._native import encode_call
 from cpex_tool_firewall.cli import checks, live_call
 from cpex_tool_firewall.gateway_view import KIND
 from cpex_tool_firewall.state import digest
+from journals import packed
 
 TOKEN = jwt.encode({"jti": "token-1", "sub": "alice"}, "k" * 32)
 OTHER_TOKEN = jwt.encode({"jti": "token-2", "sub": "bob"}, "k" * 32)
@@ -343,7 +344,7 @@ def test_the_live_call_proves_screening(
             tool=recorded[1],
             token=digest(site.state.key, repr(("token", jti))),
         )
-        site.journal.append([b"not a record", record])
+        site.journal.append([packed(b"not a record", record)])
 
     gateway = Gateway(answer, screen)
     try:
@@ -361,7 +362,7 @@ def test_the_live_call_proves_screening(
 def test_a_late_record_is_waited_for_and_the_token_may_come_from_standard_input(site: Site) -> None:
     record = encode_call(ts=1.0, worker=7, seq=1, tenant="", user="a", tool="db_query",
                          token=digest(site.state.key, repr(("token", "token-1"))))  # fmt: skip
-    late = threading.Timer(0.6, site.journal.append, [[record]])
+    late = threading.Timer(0.6, site.journal.append, [[packed(record)]])
     gateway = Gateway((200, RESULT), late.start)
     try:
         code, found = doctor(site, "--url", gateway.url + "/", "--tool", TOOL, stdin=TOKEN + "\n")

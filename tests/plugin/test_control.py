@@ -6,6 +6,7 @@ import time
 import pytest
 from cpex_tool_firewall._native import Engine, decode_record
 from cpex_tool_firewall.control import MODES, ControlError, set_mode
+from cpex_tool_firewall.journal.interface import Kind, records_since
 from cpex_tool_firewall.journal.memory import MemoryJournal
 
 
@@ -19,7 +20,7 @@ class DurableOnly(MemoryJournal):
 
 def follow(journal: MemoryJournal) -> Engine:
     engine = Engine(bytes(32), worker=1)
-    engine.apply([record for _, record in journal.read_since(0)])
+    engine.apply([entry.body for entry in journal.read_since(0)])
     return engine
 
 
@@ -29,8 +30,10 @@ def test_the_record_holds_scope_author_and_reason() -> None:
     cursor = set_mode(
         journal, "block", tenant="t1", tool="delete_records", user="alice", by="root", why="drill"
     )
-    ((found, record),) = journal.read_since(0)
-    assert found == cursor == 1
+    (entry,) = journal.read_since(0)
+    assert entry.cursor == cursor == 1
+    assert entry.kind == Kind.CONTROL
+    (record,) = records_since(journal)
     fields = decode_record(record)
     assert fields["kind"] == "control"
     assert fields["action"] == "mode"

@@ -213,11 +213,3 @@ def test_digests_are_short_keyed_and_accept_any_text() -> None:
     assert len({digest(one, "abc"), digest(two, "abc"), digest(one, "abd"), digest(one, "ABC")}) == 4
     for text in ("", "ü€", "\ud800 lone", "x" * 100_000, "nul\0"):
         assert re.fullmatch("[0-9a-f]{16}", digest(one, text))
-
-
-def test_journal_size_is_looked_up_without_opening(tmp_path: Path) -> None:
-    opened = open_state(str(tmp_path / "s"))
-    assert opened.journal_bytes() == 0
-    (opened.folder / "journal.db").write_bytes(b"x" * 100)
-    (opened.folder / "journal.db-wal").write_bytes(b"x" * 11)
-    assert opened.journal_bytes() == 111
