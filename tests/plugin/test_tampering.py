@@ -17,7 +17,7 @@ from cpex_tool_firewall.journal.sqlite import SqliteJournal
 KEY = bytes(range(32))
 DAY = 86_400.0
 NOW = 1_780_000_000.0
-TAMPERS = int(os.environ.get("TOOL_FIREWALL_TAMPERS", "250"))
+TAMPERS = int(os.environ.get("TOOL_FIREWALL_TAMPERS", "1000"))
 
 
 class Clock:
