@@ -441,6 +441,24 @@ def test_a_damaged_head_begins_anew_and_keeps_the_old_file(tmp_path: Path) -> No
     journal.close()
 
 
+@pytest.mark.parametrize("table", ["packs", "checkpoints", "meta", "workers", "leads"])
+def test_a_damaged_text_of_a_table_costs_nothing(tmp_path: Path, table: str) -> None:
+    journal = SqliteJournal(tmp_path, KEY)
+    records = fill_with(journal, 100)
+    generation = journal.generation
+    journal.close()
+    body = bytearray((tmp_path / "journal.db").read_bytes())
+    body[body.index(f"CREATE TABLE {table}".encode()) + 3] ^= 0x80
+    (tmp_path / "journal.db").write_bytes(body)
+    journal = SqliteJournal(tmp_path, KEY)
+    assert journal.generation == generation
+    assert unpacked(everything(journal)) == records
+    assert journal.verify().problem == ""
+    (damaged,) = tmp_path.glob("journal.damaged-*.db")
+    assert damaged.read_bytes() == body, "what was damaged is kept as it was"
+    journal.close()
+
+
 def test_a_reader_does_not_touch_a_damaged_file(tmp_path: Path) -> None:
     journal = SqliteJournal(tmp_path, KEY)
     fill_with(journal, 100)

@@ -729,7 +729,7 @@ class SqliteJournal:
                 source,
                 target,
                 self._key,
-                _generation(source),
+                self._generation,
                 known=self._seen,
                 busy_seconds=self._busy_seconds,
             )

@@ -39,7 +39,7 @@ from .sqlite_chain import (
     sound,
     with_kept,
 )
-from .sqlite_schema import PACK_COLUMNS, last_id, make_schema
+from .sqlite_schema import PACK_COLUMNS, last_id, make_schema, meta, table_texts
 
 JUMP: Final = 1_000_000
 """How far cursors go on behind a rescue: more than are given in the second until everybody has noticed."""
@@ -89,19 +89,27 @@ def copy(
 ) -> int:
     """Copies what can be read of an open journal into a new file. Returns how many packs are missing.
 
-    known: the highest cursor that was ever seen of it. From now on `source` holds the write lock, when it
-    could be had: keep it open until everybody else has noticed. Raises apsw.Error when not even the tables
-    can be read, or the new file cannot be written.
+    generation: of the journal as far as it is known, else "". known: the highest cursor that was ever seen of
+    it. From now on `source` holds the write lock, when it could be had: keep it open until everybody else has
+    noticed. Raises apsw.Error when not even the tables can be read, or the new file cannot be written.
     """
     _leave_transaction(source)
+    mended = _mend(source)
+    with suppress(*_UNREADABLE):
+        generation = meta(source, "generation") or generation
+    if not generation:
+        raise apsw.CorruptError("the journal does not say which one it is")
     with _new_file(target) as made:
         make_schema(made, key, generation)
         copied = _Copy(source, made, key)
-        source.execute("BEGIN")
-        copied.all(_last(source, known))  # others go on writing meanwhile
-        _leave_transaction(source)
-        with suppress(*_UNREADABLE, apsw.BusyError, apsw.ReadOnlyError):
-            _lock(source, busy_seconds)
+        if not mended:
+            source.execute("BEGIN")
+            copied.all(_last(source, known))  # others go on writing meanwhile
+            _leave_transaction(source)
+            with suppress(*_UNREADABLE, apsw.BusyError, apsw.ReadOnlyError):
+                _lock(source, busy_seconds)
+        else:
+            copied.all(_last(source, known))
         last = _last(source, known)
         copied.chain(last)
         copied.end(max(last, known))
@@ -111,6 +119,22 @@ def copy(
                 source.execute("SELECT name, seen, body, left FROM workers").fetchall(),
             )
     return copied.lost
+
+
+def _mend(source: apsw.Connection) -> bool:
+    """Makes SQLite find the tables although their texts are damaged. True when that was needed: `source` is
+    then in a transaction that must not be committed, because what is damaged stays as it is.
+    """
+    try:
+        source.execute("SELECT count(*) FROM packs WHERE id < 0").fetchall()
+    except (apsw.CorruptError, apsw.SQLError):
+        source.pragma("writable_schema", True)
+        source.execute("BEGIN IMMEDIATE")
+        texts = [(text, name) for name, text in table_texts().items()]
+        source.executemany("UPDATE sqlite_schema SET sql = ? WHERE name = ?", texts)
+        source.execute("PRAGMA writable_schema = RESET").fetchall()  # reads them again
+        return True
+    return False
 
 
 def begin_anew(target: Path, key: ChainKey, *, after: str) -> None:
@@ -266,6 +290,8 @@ class _Copy:
     def all(self, last: int) -> None:
         """Everything up to the cursor `last`."""
         for checkpoint in self._checkpoints():
+            if checkpoint.upto <= self._at:
+                continue
             if checkpoint.start > self._at:
                 self.chain(checkpoint.start)
                 self._close_hole(checkpoint.start)
@@ -300,7 +326,9 @@ class _Copy:
             return []
 
     def _range(self, checkpoint: Checkpoint) -> None:
-        rows = [row for row in _readable(self._source, checkpoint.start, checkpoint.upto) if sound(row)]
+        # A damaged page may give the same twice, or in another order.
+        found = {row.id: row for row in _readable(self._source, self._at, checkpoint.upto) if sound(row)}
+        rows = [found[cursor] for cursor in sorted(found)]
         if not check_range(self._key, checkpoint, rows):
             put_checkpoint(self._made, self._key, checkpoint)
         else:
@@ -314,6 +342,9 @@ class _Copy:
         self._at, self._previous = checkpoint.upto, checkpoint.tail
 
     def _take(self, row: Row) -> None:
+        if row.id <= self._at:  # a damaged page may give the same twice, or in another order
+            self.lost += 1
+            return
         follows = row.id == self._at + 1
         if follows and not check_row(self._key, self._previous, row):
             self._close_hole(self._at)

@@ -87,6 +87,12 @@ def migrate(connection: apsw.Connection, key: ChainKey, now: float) -> None:
     connection.execute("INSERT INTO sqlite_sequence VALUES ('packs', ?)", (last,))
 
 
+def table_texts() -> dict[str, str]:
+    """What SQLite keeps as the text of each table."""
+    texts = (text.strip().replace("IF NOT EXISTS ", "") for text in _SCHEMA.split(";") if text.strip())
+    return {text.split()[2]: text for text in texts}
+
+
 def meta(connection: apsw.Connection, name: str) -> str | None:
     """One value of the table of that name, None when there is none."""
     found: Any = connection.execute("SELECT CAST(value AS BLOB) FROM meta WHERE name = ?", (name,)).get
