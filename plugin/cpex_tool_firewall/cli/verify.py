@@ -88,6 +88,7 @@ def _described(found: Verified, known: list[Anchor], where: str) -> dict[str, An
         "where": where,
         "records": found.records,
         "pruned": found.pruned,
+        "lost": found.lost,
         "first": found.first,
         "last": found.last,
         "digest": found.digest,
@@ -102,5 +103,10 @@ def _words(found: Verified, known: list[Anchor], where: str) -> str:
         else f"no records to check in {where}"
     )
     pruned = f"\n{counted(found.pruned, 'record')} pruned, as signed notes say" if found.pruned else ""
+    lost = (
+        f"\nat least {found.lost} lost with files that were damaged or replaced, as signed notes say"
+        if found.lost
+        else ""
+    )
     compared = f"\n{counted(len(known), 'anchor')} compared" if known else ""
-    return checked + pruned + compared
+    return checked + pruned + lost + compared
