@@ -34,6 +34,7 @@ CONNECT_SECONDS: Final = 0.2
 COMMAND_SECONDS: Final = 0.05
 
 _PAUSES: Final = (0.25, 1.0)  # s, between tries: the first and the longest
+_END_SECONDS: Final = 2.0  # for a thread that is just connecting to stop
 _HOPS: Final = 5  # from node to node of a cluster
 _DEFAULT_PORT: Final = 6379
 
@@ -222,7 +223,6 @@ class Server:
             "protocol": 2,
         }
         if parts.scheme == "unix" and self._node is None:
-            common.pop("socket_connect_timeout")
             return module.UnixDomainSocketConnection(path=unquote(parts.path), **common)
         host, port = self._node or (parts.hostname or "", parts.port or _DEFAULT_PORT)
         common |= {"host": host, "port": port}
@@ -346,7 +346,7 @@ class _Attempt(threading.Thread):
     def end(self) -> Any:
         """Stops trying; the connection that was made meanwhile, if any."""
         self._ended.set()
-        self.join()
+        self.join(_END_SECONDS)
         return self.found
 
 
