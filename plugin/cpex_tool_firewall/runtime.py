@@ -109,6 +109,7 @@ class Runtime:
         self._note_digest()
         self._say_restored(restored.refused, restored.lost)
         self._outbox = Outbox(self.engine)
+        self._unreadable = 0  # records, as far as the alarm knows
         self._dropped = 0  # records of which the journal was told that they are missing
         self._keeper = Keeper(self._name, journal, settings, state, alarms)
         self.freshness = Freshness()
@@ -385,8 +386,20 @@ class Runtime:
     def _beat_when_due(self) -> None:
         if time.monotonic() < self._next_beat:
             return
-        self._journal.beat(self._name, self.heartbeat())
+        beat = self.heartbeat()
+        self._watch_unreadable(beat["counters"]["records_unreadable"])
+        self._journal.beat(self._name, beat)
         self._next_beat = time.monotonic() + HEARTBEAT_SECONDS
+
+    def _watch_unreadable(self, count: int) -> None:
+        if count > self._unreadable:
+            self._unreadable = count
+            self.alarms.report(
+                "records-unreadable",
+                f"{count} records of the journal could not be read since this worker started: damaged, or of "
+                "a newer release. They are skipped and kept; run tool-firewall verify",
+                lasts=_LOST_ALARM_SECONDS,
+            )
 
     def heartbeat(self) -> Heartbeat:
         """What this process says about itself, for `doctor` and the console."""

@@ -26,6 +26,7 @@ from cpex_tool_firewall.journal.sqlite import SqliteJournal
 from cpex_tool_firewall.plugin import HANDOVER, ToolFirewallPlugin
 from cpex_tool_firewall.state import StateError, open_state
 from hooks import HOUR, Firewall, about, call, said, wait_for
+from journals import packed
 
 WORKER = Path(__file__).parent / "runtime_worker.py"
 
@@ -297,6 +298,17 @@ async def test_calls_go_on_while_the_journal_fails_and_nothing_is_lost(
     wait_for(lambda: not runtime.alarms.active())
     wait_for(lambda: len(records_since(journal)) >= 21)
     assert len(records_since(journal)) == 21  # ten calls, ten outcomes, one change of mode
+    journal.close()
+
+
+async def test_a_record_that_cannot_be_read_is_an_alarm(
+    firewall: Firewall, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(runtime, "HEARTBEAT_SECONDS", 0.05)
+    firewall.instance()
+    journal = firewall.journal()
+    journal.append([packed(b"not a record")])
+    wait_for(lambda: any("records-unreadable: 1 records" in text for text in runtime.alarms.active()))
     journal.close()
 
 
