@@ -386,10 +386,18 @@ class Runtime:
     def _beat_when_due(self) -> None:
         if time.monotonic() < self._next_beat:
             return
+        self._pass_on_notes()
         beat = self.heartbeat()
         self._watch_unreadable(beat["counters"]["records_unreadable"])
         self._journal.beat(self._name, beat)
         self._next_beat = time.monotonic() + HEARTBEAT_SECONDS
+
+    def _pass_on_notes(self) -> None:
+        """What the journal says is wrong although it works: settings of its server, clocks, what it missed."""
+        if notes := self._journal.notes():
+            self.alarms.report("journal-notes", "; ".join(notes))
+        else:
+            self.alarms.clear("journal-notes")
 
     def _watch_unreadable(self, count: int) -> None:
         if count > self._unreadable:

@@ -301,6 +301,17 @@ async def test_calls_go_on_while_the_journal_fails_and_nothing_is_lost(
     journal.close()
 
 
+async def test_what_a_working_journal_complains_about_is_an_alarm_until_it_is_over(
+    firewall: Firewall, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(runtime, "HEARTBEAT_SECONDS", 0.05)
+    firewall.instance()
+    monkeypatch.setattr(firewall.runtime._journal, "notes", lambda: ["appendonly is off"])
+    wait_for(lambda: "journal-notes: appendonly is off" in runtime.alarms.active())
+    monkeypatch.undo()
+    wait_for(lambda: not runtime.alarms.active())
+
+
 async def test_a_record_that_cannot_be_read_is_an_alarm(
     firewall: Firewall, monkeypatch: pytest.MonkeyPatch
 ) -> None:
