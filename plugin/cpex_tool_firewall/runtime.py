@@ -393,7 +393,7 @@ class Runtime:
         self._next_beat = time.monotonic() + HEARTBEAT_SECONDS
 
     def _pass_on_notes(self) -> None:
-        """What the journal says is wrong although it works: settings of its server, clocks, what it missed."""
+        """What is wrong although the journal works: settings of its server, clocks, what it missed."""
         if notes := self._journal.notes():
             self.alarms.report("journal-notes", "; ".join(notes))
         else:
