@@ -144,6 +144,7 @@ def test_decisions_on_many_loops_are_each_answered(task: Task) -> None:
 def test_a_loop_that_ended_is_nobody_to_answer(task: Task) -> None:
     """A gateway's loop may end, or be stopped, while a decision waits for its record."""
     made = Task(task.folder, {"mode": "block"}).plugin()
+    failed_before = runtime.alarms.counts().get("journal-write", 0)
 
     async def cut_short() -> None:
         for _ in range(30):
@@ -155,7 +156,7 @@ def test_a_loop_that_ended_is_nobody_to_answer(task: Task) -> None:
         asyncio.run(cut_short())
     time.sleep(0.1)
     assert asyncio.run(call(made, "alice", "db_query"))["total_checked"] == 1
-    assert runtime.alarms.counts().get("journal-write", 0) == 0
+    assert runtime.alarms.counts().get("journal-write", 0) == failed_before
     (process,) = runtime.running()
     assert not process._waiting
 
