@@ -38,7 +38,7 @@ test-plugin: prepare ## Python tests only
 	@$(STEP) "Python tests" $(PYTEST) tests/plugin
 
 test-faults: prepare ## Killed workers, forks, clocks, lost files; TOOL_FIREWALL_FAULTS=full for all of it
-	@$(STEP) "fault tests" $(PYTEST) tests/faults
+	@$(STEP) "fault tests" $(PYTEST) -n 3 --dist loadfile tests/faults
 
 test-gateway: prepare ## Tests in the real gateway only
 	@$(STEP) "real-gateway tests" env $(LAB) $(PYTEST) tests/gateway
