@@ -41,7 +41,7 @@ test-faults: prepare ## Killed workers, forks, clocks, lost files; TOOL_FIREWALL
 	@$(STEP) "fault tests" $(PYTEST) -n 3 --dist loadfile tests/faults
 
 test-gateway: prepare ## Tests in the real gateway only
-	@$(STEP) "real-gateway tests" env $(LAB) $(PYTEST) tests/gateway
+	@$(STEP) "real-gateway tests" env $(LAB) $(PYTEST) -n 2 --dist loadfile tests/gateway
 
 bench: prepare ## Measure the figures of docs/benchmarks.md; FULL=--full for their full length
 	@tools/bench $(FULL)
