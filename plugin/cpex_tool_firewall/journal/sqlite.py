@@ -100,6 +100,12 @@ _ADVICE: tuple[tuple[type[apsw.Error], str], ...] = (
     (apsw.IOError, "the disk reported an error or is full; check the file system and its free space"),
 )
 
+_NOT_WRITTEN = (
+    apsw.SQLITE_IOERR_WRITE,
+    apsw.SQLITE_IOERR_FSYNC,
+    apsw.SQLITE_IOERR_DIR_FSYNC,
+    apsw.SQLITE_IOERR_TRUNCATE,
+)
 _LOST_READS = (apsw.SQLITE_IOERR_READ, apsw.SQLITE_IOERR_SHORT_READ, apsw.SQLITE_IOERR_CORRUPTFS)
 
 # Connections of this process, by id. Holding them here keeps a forked child from closing them with its
@@ -299,10 +305,10 @@ class SqliteJournal:
             self._set_durable(connection, False)
             with _writing(connection):
                 found: Any = connection.execute(
-                    "SELECT holder, until FROM leads WHERE name = 'keeper'"
+                    "SELECT CAST(holder AS BLOB), CAST(until AS REAL) FROM leads WHERE name = 'keeper'"
                 ).fetchone()
                 # A lease that ends much later than any is given was made before the clock was set back.
-                if found is not None and found[0] != worker and now < found[1] <= now + 10 * seconds:
+                if found and found[0] != worker.encode() and now < (found[1] or 0.0) <= now + 10 * seconds:
                     return False
                 connection.execute(
                     "INSERT OR REPLACE INTO leads VALUES ('keeper', ?, ?)", (worker, now + seconds)
@@ -367,6 +373,7 @@ class SqliteJournal:
         with self._lock:
             before = self._generation
             self._seen = max(self._seen, cursor)
+            self._deadline = time.monotonic() + self._busy_seconds
             try:
                 with sqlite_rescue.only_one(self._folder):
                     sqlite_rescue.finish(self.path)
@@ -623,7 +630,7 @@ class SqliteJournal:
         if not cursor:
             return
         found: Any = connection.execute(
-            "SELECT substr(digests, -16) FROM packs WHERE id = ?1"
+            "SELECT substr(CAST(digests AS BLOB), -16) FROM packs WHERE id = ?1"
             " UNION ALL SELECT NULL FROM checkpoints WHERE upto >= ?1",
             (cursor,),
         ).fetchone()
@@ -641,6 +648,9 @@ class SqliteJournal:
                 what = "deleted" if found is None else "moved or replaced"
                 self._lost = f"{self._file(suffix)}: the file was {what} while in use"
                 raise JournalLost(self._lost)
+        if sqlite_rescue.unfinished(self.path):  # what is stored here from now on would be lost with it
+            self._lost = f"{self.path}: another process saved it, or was killed before it was done"
+            raise JournalLost(self._lost)
 
     def _set_durable(self, connection: apsw.Connection, durable: bool) -> None:
         if durable != self._durable:
@@ -720,7 +730,8 @@ class SqliteJournal:
 
     def _rescue(self, source: apsw.Connection | None) -> None:
         target = self.path.with_name(f".{self.path.stem}-{os.getpid()}.rescue")
-        target.unlink(missing_ok=True)
+        for left in self._folder.glob(f".{self.path.stem}-*.rescue*"):  # by whoever was killed
+            left.unlink(missing_ok=True)
         sqlite_rescue.enough_room(self.path)
         try:
             if source is None:
@@ -734,12 +745,14 @@ class SqliteJournal:
                 busy_seconds=self._busy_seconds,
             )
             what = f"{missing} packs of records could not be read" if missing else "everything could be read"
-        except apsw.FullError:
+        except (apsw.FullError, apsw.BusyError, apsw.LockedError):
             target.unlink(missing_ok=True)
             raise
         except apsw.Error as error:
-            # Not even its tables: a history begun anew is better than none.
             target.unlink(missing_ok=True)
+            if getattr(error, "extendedresult", 0) in _NOT_WRITTEN:
+                raise  # it can be read; the new file is what fails
+            # Not even its tables: a history begun anew is better than none.
             sqlite_rescue.begin_anew(target, self._key, after=self._generation)
             what = f"nothing could be read ({error}), it begins anew"
         target.chmod(0o600)

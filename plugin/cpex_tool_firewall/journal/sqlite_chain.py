@@ -18,7 +18,12 @@ from .interface import Anchor, Kind, Verified
 from .sqlite_schema import PACK_COLUMNS, last_id
 
 _COLUMNS: Final = "start, upto, why, removed, kept, tail, fold, oldest_call, oldest_finding, seal"
-_READ_COLUMNS: Final = _COLUMNS.replace("why", "CAST(why AS BLOB)")
+# As PACK_COLUMNS: a flipped bit can make anything of anything.
+_READ_COLUMNS: Final = (
+    "CAST(start AS INTEGER), upto, CAST(why AS BLOB), CAST(removed AS INTEGER), CAST(kept AS INTEGER),"
+    " CAST(tail AS BLOB), CAST(fold AS BLOB), CAST(oldest_call AS REAL), CAST(oldest_finding AS REAL),"
+    " CAST(seal AS BLOB)"
+)
 _KEPT_PER_CHECKPOINT: Final = 128  # packs: so much is read when a range is pruned again
 _VERIFY_SLICE: Final = 500
 _CLOCK_WRONG_SECONDS: Final = 86_400.0  # stored so far in the future: the clock was wrong then
@@ -80,10 +85,11 @@ def end_of(connection: apsw.Connection) -> Anchor:
 def end_bytes(connection: apsw.Connection) -> tuple[int, bytes]:
     """As end_of(), the digest as bytes."""
     newest: Any = connection.execute(
-        f"SELECT id, substr(CAST(digests AS BLOB), -{DIGEST_BYTES}) FROM packs ORDER BY id DESC LIMIT 1"
+        f"SELECT id, coalesce(substr(CAST(digests AS BLOB), -{DIGEST_BYTES}), x'') FROM packs"
+        " ORDER BY id DESC LIMIT 1"
     ).fetchone()
     covered: Any = connection.execute(
-        "SELECT upto, tail FROM checkpoints ORDER BY upto DESC LIMIT 1"
+        "SELECT upto, coalesce(CAST(tail AS BLOB), x'') FROM checkpoints ORDER BY upto DESC LIMIT 1"
     ).fetchone()
     cursor, digest = max((newest or (0, b"")), (covered or (0, b"")), key=lambda one: one[0])
     return cursor, bytes(digest) or ChainKey.START

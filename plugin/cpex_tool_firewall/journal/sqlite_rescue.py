@@ -49,7 +49,7 @@ LOCK_SECONDS: Final = 30.0
 _LOCK_NAME: Final = "journal.lock"
 _SLICE: Final = 512
 _DAMAGED_KEPT: Final = 3
-_UNREADABLE: Final = (apsw.CorruptError, apsw.IOError, apsw.NotADBError)
+_UNREADABLE: Final = (apsw.CorruptError, apsw.IOError, apsw.NotADBError, UnicodeDecodeError)
 
 
 @contextmanager
@@ -113,7 +113,7 @@ def copy(
         last = _last(source, known)
         copied.chain(last)
         copied.end(max(last, known))
-        with suppress(*_UNREADABLE, UnicodeDecodeError):
+        with suppress(*_UNREADABLE):
             made.executemany(
                 "INSERT OR IGNORE INTO workers VALUES (?, ?, ?, ?)",
                 source.execute("SELECT name, seen, body, left FROM workers").fetchall(),
@@ -292,9 +292,11 @@ class _Copy:
         for checkpoint in self._checkpoints():
             if checkpoint.upto <= self._at:
                 continue
-            if checkpoint.start > self._at:
-                self.chain(checkpoint.start)
-                self._close_hole(checkpoint.start)
+            self.chain(min(checkpoint.start, checkpoint.upto))
+            if checkpoint.start >= checkpoint.upto:  # damaged: nobody knows any more what it was about
+                self._open_hole(0)
+                continue
+            self._close_hole(self._at)
             self._range(checkpoint)
         self.chain(last)
 
@@ -334,12 +336,13 @@ class _Copy:
         else:
             missing = max(checkpoint.kept - len(rows), 1)
             self.lost += missing
-            self._cover(
-                checkpoint.start, checkpoint.upto, checkpoint.tail, rows, checkpoint.removed + missing
-            )
+            start = max(checkpoint.start, self._at)  # a damaged note may claim more
+            self._cover(start, checkpoint.upto, checkpoint.tail, rows, checkpoint.removed + missing)
         self._rows += rows
         self._write()
         self._at, self._previous = checkpoint.upto, checkpoint.tail
+        if not checkpoint.genuine(self._key):  # nor can its digest be believed
+            self._open_hole(0)
 
     def _take(self, row: Row) -> None:
         if row.id <= self._at:  # a damaged page may give the same twice, or in another order
@@ -373,7 +376,8 @@ class _Copy:
     def _close_hole(self, upto: int, first: Row | None = None) -> None:
         if self._hole is None:
             return
-        self._cover(self._hole, upto, self._previous, [first] if first else [], self._missing)
+        if self._hole < upto:
+            self._cover(self._hole, upto, self._previous, [first] if first else [], self._missing)
         self._hole, self._missing = None, 0
 
     def _cover(self, start: int, upto: int, tail: bytes, kept: list[Row], removed: int) -> None:

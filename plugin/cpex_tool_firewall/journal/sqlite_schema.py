@@ -102,9 +102,11 @@ def meta(connection: apsw.Connection, name: str) -> str | None:
 def last_id(connection: apsw.Connection, table: str = "packs") -> int:
     """The newest id ever given: also of what was pruned since."""
     # From both places, because no id may be given twice when one of them is damaged.
-    given: Any = connection.execute("SELECT seq FROM sqlite_sequence WHERE name = ?", (table,)).get
+    given: int | None = connection.execute(
+        "SELECT max(seq) FROM sqlite_sequence WHERE name = ? AND typeof(seq) = 'integer'", (table,)
+    ).get
     there: int | None = connection.execute(f"SELECT max(id) FROM {table}").get
-    return max(given if isinstance(given, int) else 0, there or 0)
+    return max(given or 0, there or 0)
 
 
 def _records_after(connection: apsw.Connection, cursor: int) -> list[Any]:
