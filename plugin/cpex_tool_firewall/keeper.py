@@ -23,6 +23,7 @@ from .config import Settings
 from .journal.interface import Journal, Worker
 from .liveness import Attendance, diverged
 from .skew import Skew
+from .snapshotter import INCOMPLETE
 from .state import State
 
 LEASE_SECONDS: Final = 10.0
@@ -55,6 +56,8 @@ class Keeper:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.leading = False
+        self.history_missing = False
+        """No snapshot can be made from the journal: the worker must save what it has learned itself."""
         self._name = name
         self._journal = journal
         self._settings = settings
@@ -143,9 +146,11 @@ class Keeper:
         costs nothing.
         """
         kept = self._journal.snapshots()
-        if not kept:
-            return 0
         now = time.time()
+        # With a clock that was set back everything seems to come from a future that nobody believes: wait
+        # until it is right, or until the snapshots are of its time.
+        if not kept or any(info.at > now + _DAY for info in kept):
+            return 0
         return self._journal.prune(
             calls_before=now - self._settings.keep_calls_days * _DAY,
             findings_before=now - self._settings.keep_findings_days * _DAY,
@@ -200,6 +205,8 @@ class Keeper:
         if process.returncode == 0:
             logger.info("tool firewall: made a snapshot %s", said.strip())
             self._alarms.clear("snapshot")
+        elif process.returncode == INCOMPLETE:
+            self.history_missing = True
         else:
             lines = wrong.strip().splitlines()
             self._no_snapshot(lines[-1] if lines else _end(process.returncode))

@@ -164,8 +164,8 @@ class Runtime:
             return False
         try:
             self._journal.suspend()
-        except JournalError as error:
-            logger.error("tool firewall: %s", error)
+        except Exception as error:  # noqa: BLE001  nobody would call let_go()
+            logger.error("tool firewall: closing the journal before a fork failed: %s", error)
         return True
 
     def let_go(self) -> None:
@@ -264,11 +264,16 @@ class Runtime:
 
     def _save_history(self) -> None:
         """Saves what this process has learned, because the journal no longer holds what it learned from."""
-        if not self._history_missing:
+        if not (self._history_missing or self._keeper.history_missing):
             return
-        body = self.engine.snapshot(label_of(self._journal, self._cursor))
-        self._journal.save_snapshot(self._cursor, body)
-        self._history_missing = False
+        last = self._journal.last()
+        # Where an older copy was put back, the next cursors are far ahead, and so should this snapshot be: or
+        # those from before, which hold less, would count as newer.
+        nothing_new = not self._journal.read_since(self._cursor, 1)
+        cursor = max(self._cursor, last) if nothing_new else self._cursor
+        self._journal.save_snapshot(cursor, self.engine.snapshot(label_of(self._journal, cursor)))
+        self._history_missing = self._keeper.history_missing = False
+        self.alarms.clear("snapshot")
 
     def _store(self) -> None:
         """Takes the engine's new records to the journal, and answers those who wait for theirs."""
@@ -585,6 +590,9 @@ def _start(settings: Settings) -> Runtime:
     except JournalError as error:
         journal.close()
         raise StateError(str(error)) from error
+    except BaseException:
+        journal.close()
+        raise
     if not _process.hooked:
         _process.hooked = True
         os.register_at_fork(

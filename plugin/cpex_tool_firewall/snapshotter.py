@@ -7,7 +7,7 @@ elected worker starts this beside itself, with low priority:
     python -m cpex_tool_firewall.snapshotter        {"state": FOLDER, "settings": {...}} on standard input
 
 It prints one line of JSON, {"cursor", "bytes", "seconds"}; on an error one line of text to standard error,
-exit 1.
+exit 1; exit 3 when the journal and its snapshots no longer hold everything that was learned.
 """
 
 from __future__ import annotations
@@ -28,10 +28,21 @@ from .state import State, StateError, open_state
 _NICE: Final = 10
 _BUSY_SECONDS: Final = 5.0
 
+INCOMPLETE: Final = 3
+"""Exit code: only a worker that has learned it before can save what is missing here."""
+
+
+class IncompleteError(JournalError):
+    """A snapshot would hold less than was learned, and take the place of what may still be repaired."""
+
 
 def make_snapshot(settings: Settings, state: State, journal: Journal) -> SnapshotInfo:
-    """Saves a snapshot of everything in the journal. Raises JournalError."""
+    """Saves a snapshot of everything in the journal. Raises JournalError, IncompleteError when that is not
+    everything that was learned.
+    """
     restored = restore(journal, lambda: build_engine(settings, state.key))
+    if restored.lost:
+        raise IncompleteError("; ".join([restored.lost, *restored.refused]))
     if restored.snapshot is not None and restored.snapshot.cursor == restored.cursor:
         return restored.snapshot
     body = restored.engine.snapshot(label_of(journal, restored.cursor))
@@ -54,7 +65,7 @@ def main() -> int:
             journal.close()
     except (ConfigError, StateError, JournalError) as error:
         print(error, file=sys.stderr)
-        return 1
+        return INCOMPLETE if isinstance(error, IncompleteError) else 1
     except Exception as error:  # noqa: BLE001  its text goes into an alarm, and may hold anything
         print(f"unexpected {type(error).__name__}", file=sys.stderr)
         return 1

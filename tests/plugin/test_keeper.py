@@ -289,6 +289,28 @@ def test_young_records_are_kept(site: Site) -> None:
     assert len(records_since(site.journal)) == 6
 
 
+def test_nothing_is_pruned_by_a_clock_that_was_set_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    site = Site(tmp_path / "state", monkeypatch)
+    site.on_disk()
+    for _ in range(2):
+        site.journal.save_snapshot(site.calls(3), b"x")
+    keeper = site.keeper(snapshot_minutes=0)
+    right = time.time_ns() / 1e9  # that of the files
+    monkeypatch.setattr(site.journal, "_clock", site.clock)  # of the same host
+    site.clock.now = right - 400 * DAY  # no battery, and no network yet
+    site.turns(keeper, 1300)
+    assert len(records_since(site.journal)) == 6
+    site.clock.now = right
+    site.turns(keeper, 1300)
+    assert len(records_since(site.journal)) == 6
+    site.clock.now = right + 15 * DAY
+    site.turns(keeper, 1300)
+    assert len(records_since(site.journal)) == 3
+    site.journal.close()
+
+
 def test_pruning_goes_on_in_slices_and_gives_way_to_who_waits(
     site: Site, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -3,6 +3,7 @@
 
 import asyncio
 import gc
+import math
 import multiprocessing
 import os
 import queue
@@ -21,9 +22,11 @@ from cpex.framework import PluginContext, ToolPreInvokePayload
 from cpex_tool_firewall import restoring, runtime
 from cpex_tool_firewall._native import encode_call, pack
 from cpex_tool_firewall.control import set_mode
+from cpex_tool_firewall.journal import sqlite_rescue
 from cpex_tool_firewall.journal.interface import JournalError, Pack, records_since
 from cpex_tool_firewall.journal.sqlite import SqliteJournal
 from cpex_tool_firewall.plugin import HANDOVER, ToolFirewallPlugin
+from cpex_tool_firewall.snapshotter import IncompleteError, make_snapshot
 from cpex_tool_firewall.state import StateError, open_state
 from hooks import HOUR, Firewall, about, call, said, wait_for
 from journals import packed
@@ -400,6 +403,43 @@ async def test_a_hook_that_runs_while_all_ends_gets_its_answer(firewall: Firewal
     assert not (await running).continue_processing
     # And the instance, should it be called once more, starts anew.
     assert said(await call(instance, "db_query", user="bob"))["degraded"] is False
+
+
+async def test_what_was_learned_is_saved_behind_older_snapshots(firewall: Firewall) -> None:
+    await firewall.history(firewall.instance(), "db_query", calls=20)
+    journal = firewall.journal()
+    wait_for(lambda: len(records_since(journal)) >= 40)
+    for cursor in (journal.last() + 50, journal.last() + 60):
+        journal.save_snapshot(cursor, b"of what was put in the place of an older copy")
+    connection = journal._connection
+    assert connection is not None
+    with connection:
+        sqlite_rescue.jump(connection, journal._key, journal.last() + 60)
+    firewall.runtime._history_missing = True
+    wait_for(lambda: journal.snapshots()[0].cursor == journal.last())
+    firewall.restart()
+    firewall.instance()
+    assert firewall.runtime.engine.summary()["calls"] == 20
+    assert runtime.alarms.active() == []
+
+
+async def test_what_no_snapshot_holds_any_more_is_saved_by_who_knows_it(firewall: Firewall) -> None:
+    await firewall.history(firewall.instance(), "db_query", calls=20)
+    journal = firewall.journal()
+    wait_for(lambda: len(records_since(journal)) >= 40)
+    last = journal.last()
+    while journal.prune(calls_before=math.inf, findings_before=math.inf, upto=last):
+        pass
+    assert journal.snapshots() == []  # deleted by mistake
+    with pytest.raises(IncompleteError, match="no usable snapshot"):
+        make_snapshot(firewall.runtime.settings, open_state(str(firewall.runtime.folder)), journal)
+    assert journal.snapshots() == []
+    firewall.runtime._keeper._start_snapshot()
+    wait_for(journal.snapshots, 20.0)
+    firewall.restart()
+    firewall.instance()
+    assert firewall.runtime.engine.summary()["calls"] == 20
+    assert runtime.alarms.active() == []
 
 
 def in_child(work: Any) -> Any:
