@@ -3,26 +3,19 @@
 
 #include <sodium.h>
 
-#include <algorithm>
-#include <stdexcept>
-
 #include "journal/pack.h"
+#include "text/subkey.h"
 
 namespace tool_firewall {
 namespace {
 
 constexpr std::string_view kPurpose = "cpex-tool-firewall chain 1";
-constexpr std::size_t kLeastSecret = 32;
 
 const unsigned char* bytes_of(const auto* data) { return reinterpret_cast<const unsigned char*>(data); }
 
 }  // namespace
 
-Chain::Chain(std::span<const unsigned char> secret) {
-  if (secret.size() < kLeastSecret) throw std::invalid_argument("key: must be at least 32 bytes");
-  crypto_generichash(key_.data(), key_.size(), bytes_of(kPurpose.data()), kPurpose.size(), secret.data(),
-                     std::min<std::size_t>(secret.size(), crypto_generichash_KEYBYTES_MAX));
-}
+Chain::Chain(std::span<const unsigned char> secret) { derive(key_, kPurpose, secret); }
 
 std::string Chain::link(const Digest& previous, std::uint64_t cursor, std::string_view pack) const {
   std::string digests;

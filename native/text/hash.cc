@@ -4,8 +4,8 @@
 #include <sodium.h>
 
 #include <cstring>
-#include <stdexcept>
-#include <string>
+
+#include "text/subkey.h"
 
 #define XXH_INLINE_ALL
 #include <xxhash.h>
@@ -13,7 +13,6 @@
 namespace tool_firewall {
 namespace {
 
-constexpr std::size_t kSecretBytes = 32;
 constexpr std::string_view kPurpose = "cpex-tool-firewall engine 1";
 
 std::uint64_t sip(const std::array<unsigned char, 16>& key, const void* data, std::size_t size) {
@@ -27,10 +26,8 @@ std::uint64_t sip(const std::array<unsigned char, 16>& key, const void* data, st
 }  // namespace
 
 Hasher::Hasher(std::span<const unsigned char> secret) {
-  if (secret.size() < kSecretBytes) throw std::invalid_argument("key: must be at least 32 bytes");
   std::array<unsigned char, 24> derived{};
-  crypto_generichash(derived.data(), derived.size(), reinterpret_cast<const unsigned char*>(kPurpose.data()),
-                     kPurpose.size(), secret.data(), std::min<std::size_t>(secret.size(), 64));
+  derive(derived, kPurpose, secret);
   std::memcpy(sip_key_.data(), derived.data(), sip_key_.size());
   std::memcpy(&seed_, derived.data() + sip_key_.size(), sizeof seed_);
 }
