@@ -13,6 +13,8 @@ import stat
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from .folders import sync_folder
+
 STATE_VARIABLE = "TOOL_FIREWALL_STATE"
 KEY_VARIABLE = "TOOL_FIREWALL_KEY_FILE"
 KEY_BYTES = 32
@@ -168,11 +170,7 @@ def _make_key(path: Path) -> None:
             return  # another worker was first; its key is as good
         finally:
             draft.unlink()
-        directory = os.open(path.parent, os.O_RDONLY)
-        try:
-            os.fsync(directory)
-        finally:
-            os.close(directory)
+        sync_folder(path.parent)
     except OSError as error:
         raise _unusable(path, error) from error
 

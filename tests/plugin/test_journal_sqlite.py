@@ -16,7 +16,8 @@ import apsw
 import pytest
 from cpex_tool_firewall.journal import sqlite
 from cpex_tool_firewall.journal.interface import Entry, JournalError, JournalLost, Kind, Pack
-from cpex_tool_firewall.journal.sqlite import SqliteJournal, check_sqlite
+from cpex_tool_firewall.journal.sqlite import SqliteJournal
+from cpex_tool_firewall.journal.sqlite_file import check_sqlite
 from journal_writer import numbers_of
 from journals import KEY, Clock, everything, packed, unpacked
 

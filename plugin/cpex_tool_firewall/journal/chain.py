@@ -17,12 +17,18 @@ from __future__ import annotations
 import hashlib
 import hmac
 import struct
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
 from .._native import Chain
+from .interface import Anchor
 
 DIGEST_BYTES: Final = 16
+
+
+class TamperedError(Exception):
+    """A record is not what it was when it was stored. The text says where."""
 
 
 class ChainKey:
@@ -84,6 +90,34 @@ class Checkpoint:
         return key.seal(
             *(self.start, self.upto, self.why, self.removed, self.kept, self.tail, self.fold),
             *(self.oldest_call, self.oldest_finding),
+        )
+
+
+class Anchors:
+    """What somebody outside kept of the end of the chain, at some cursors."""
+
+    def __init__(self, anchors: Sequence[Anchor]) -> None:
+        self._digests: dict[int, set[str]] = {}
+        for anchor in anchors:
+            self._digests.setdefault(anchor.cursor, set()).add(anchor.digest)
+        self.cursors = sorted(self._digests)
+
+    def contradict(self, cursor: int, digest: str) -> str:
+        """What is wrong when the chain has this digest (hex) at a cursor, "" when nothing is."""
+        if self._digests.get(cursor, {digest}) == {digest}:
+            return ""
+        return (
+            f"the chain up to cursor {cursor} is not the one the anchor knows: the journal was made anew, or "
+            "an older copy was restored and continued"
+        )
+
+    def beyond(self, last: int) -> str:
+        """What is wrong when the journal ends at a cursor, "" when nothing is."""
+        if not self.cursors or self.cursors[-1] <= last:
+            return ""
+        return (
+            f"everything after cursor {last} is missing: an anchor knows cursor {self.cursors[-1]}; the end "
+            "was cut off, or an older copy was restored"
         )
 
 

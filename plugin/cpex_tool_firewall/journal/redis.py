@@ -34,7 +34,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
-from .chain import ChainKey
+from .chain import ChainKey, TamperedError
 from .interface import (
     FORGET_SECONDS,
     Anchor,
@@ -49,7 +49,7 @@ from .interface import (
 from .redis_connection import COMMAND_SECONDS, HistoryChanged, RedisOptions, Server, text_of
 from .redis_prune import Pruner
 from .redis_scripts import APPEND, BEAT, BEGIN, FORMAT, LEAD, LEAVE, SEAL, Keys, cursor_of, id_of
-from .redis_seals import SEAL_PACKS, Seal, TamperedError, Verification, first_seal, make_seal
+from .redis_seals import SEAL_PACKS, Seal, Verification, first_seal, make_seal
 from .redis_snapshots import all_snapshots, load_snapshot, save_snapshot
 from .redis_state import ServerState
 from .redis_streams import Stored, entries_of, stream_between

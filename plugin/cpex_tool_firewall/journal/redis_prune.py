@@ -6,14 +6,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from .chain import ChainKey
+from .chain import ChainKey, TamperedError
 from .interface import Kind
 from .redis_connection import Server
 from .redis_scripts import RESEAL, Keys, cursor_at, id_of
 from .redis_seals import (
     Level,
     Seal,
-    TamperedError,
     check_kept,
     check_whole,
     first_seal,

@@ -21,7 +21,7 @@ from enum import IntEnum
 from typing import Any, Final
 
 from .._native import record_class, unpack
-from .chain import DIGEST_BYTES, ChainKey
+from .chain import DIGEST_BYTES, Anchors, ChainKey, TamperedError
 from .interface import Anchor, Kind, Verified
 from .redis_connection import as_json
 from .redis_scripts import time_of
@@ -41,10 +41,6 @@ class Level(IntEnum):
     WHOLE = 0
     KEPT = 1  # its ordinary packs are pruned
     CONTROL = 2  # its findings too
-
-
-class TamperedError(Exception):
-    """A record is not what it was when it was sealed. The text says where."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -279,7 +275,7 @@ class Verification:
     ) -> None:
         self._unchanged = unchanged
         self._key = key
-        self._anchors = sorted(anchors)
+        self._anchors = Anchors(anchors)
         self._read_seals, self._read_packs, self._read_kept = seals, packs, kept
         self._last = last
         self._before = first_seal(key)
@@ -306,7 +302,7 @@ class Verification:
             self._before = seal
             if progress is not None:
                 progress(seal.upto, max(self._last, seal.upto))
-        return self._verified(self._cut_off()), True
+        return self._verified(self._anchors.beyond(self._before.upto)), True
 
     def _steps(self) -> Iterator[tuple[Seal, bytes, str]]:
         while texts := self._read_seals(self._before.upto, SEAL_PACKS):
@@ -329,25 +325,7 @@ class Verification:
                 self._key, self._before, seal, kept
             )
         self._first = self._first or (entries[0].cursor if entries else 0)
-        return problem or self._wrong_anchor(seal)
-
-    def _wrong_anchor(self, seal: Seal) -> str:
-        for anchor in self._anchors:
-            if anchor.cursor == seal.upto and anchor.digest != seal.tail:
-                return (
-                    f"the chain up to cursor {seal.upto} is not the one the anchor knows: the journal was "
-                    "made anew, or an older copy was restored and continued"
-                )
-        return ""
-
-    def _cut_off(self) -> str:
-        beyond = [anchor for anchor in self._anchors if anchor.cursor > self._before.upto]
-        if not beyond:
-            return ""
-        return (
-            f"everything after cursor {self._before.upto} is missing: an anchor knows cursor "
-            f"{beyond[-1].cursor}; the end was cut off, or an older copy was restored"
-        )
+        return problem or self._anchors.contradict(seal.upto, seal.tail)
 
     def _verified(self, problem: str) -> Verified:
         end: Any = self._before

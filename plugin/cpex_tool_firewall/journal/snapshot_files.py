@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 from typing import Final
 
+from ..folders import sync_folder
 from .interface import SNAPSHOTS_KEPT, JournalError, SnapshotInfo
 
 _NAME: Final = re.compile(r"snapshot-([0-9a-f]+)-(\d+)\.bin\Z")
@@ -38,7 +39,7 @@ class SnapshotFiles:
             except BaseException:
                 draft.unlink(missing_ok=True)
                 raise
-            _sync(self._folder)
+            sync_folder(self._folder)
         except OSError as error:
             raise JournalError(f"{target}: cannot be saved ({error.strerror})") from error
         self._clean(generation)
@@ -76,11 +77,3 @@ class SnapshotFiles:
                     path.unlink()
             except FileNotFoundError:
                 continue
-
-
-def _sync(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

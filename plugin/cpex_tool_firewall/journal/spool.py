@@ -11,8 +11,6 @@ and a file that cannot be read is set aside, never deleted.
 from __future__ import annotations
 
 import hashlib
-import os
-import stat
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -22,7 +20,16 @@ from typing import Any, Final, NamedTuple
 import apsw
 
 from .interface import JournalError, Kind, Pack
-from .sqlite import check_sqlite
+from .sqlite_file import (
+    Patience,
+    check_sqlite,
+    connect,
+    disconnect,
+    identity,
+    make_private,
+    opened_patiently,
+    writing,
+)
 
 FILE_NAME: Final = "spool.db"
 KEEP_SECONDS: Final = 3600.0
@@ -32,7 +39,6 @@ MOST_ORDINARY_BYTES: Final = 128 * 1024 * 1024
 """So much of ordinary records may wait; findings and control records always find room."""
 
 _BUSY_SECONDS: Final = 0.04
-_NAP_SECONDS: Final = 0.0005
 _OPEN_SECONDS: Final = 5.0
 _LOOK_SECONDS: Final = 1.0
 _CLEAN_SLICE: Final = 500
@@ -45,9 +51,6 @@ CREATE TABLE IF NOT EXISTS spool (
 CREATE INDEX IF NOT EXISTS waiting ON spool(owner, id) WHERE cursor = 0;
 CREATE INDEX IF NOT EXISTS marks ON spool(mark);
 """
-
-# Connections of this process; held here, a forked child does not close them with its garbage.
-_connections: dict[int, apsw.Connection] = {}
 
 
 class Waiting(NamedTuple):
@@ -80,7 +83,7 @@ class Spool:
         self.set_aside = ""
         """Where a file went that could not be read; "" while that did not happen."""
         self._owner = owner
-        self._deadline = 0.0
+        self._patience = Patience()
         self._durable: bool | None = None
         self._identity: tuple[int, int] | None = None
         self._next_look = 0.0
@@ -106,7 +109,7 @@ class Spool:
                 (now, self._owner, *pack, _mark(pack.body), *(sent[n] if sent else ("", 0)))
                 for n, pack in enumerate(packs)
             ]
-            with _writing(connection):
+            with writing(connection):
                 connection.executemany(
                     "INSERT INTO spool(at, owner, kind, records, body, mark, generation, cursor)"
                     " VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
@@ -119,7 +122,7 @@ class Spool:
         """Forgets rows with these bodies: they are about to be put again, in their place among others."""
         with self._working() as connection:
             self._set_durable(connection, False)
-            with _writing(connection):
+            with writing(connection):
                 connection.executemany(
                     "DELETE FROM spool WHERE owner = ? AND mark = ?",
                     ((self._owner, _mark(pack.body)) for pack in packs),
@@ -157,7 +160,7 @@ class Spool:
     def _mark_sent(self) -> None:
         with self._working() as connection:
             self._set_durable(connection, False)
-            with _writing(connection):
+            with writing(connection):
                 connection.executemany(
                     "DELETE FROM spool WHERE id = ?",
                     ((row.id,) for row, _, _ in self._unmarked if row.pack.kind == Kind.ORDINARY),
@@ -189,7 +192,7 @@ class Spool:
             self._mark_sent()
         with self._working() as connection:
             self._set_durable(connection, False)
-            with _writing(connection):
+            with writing(connection):
                 connection.executemany(
                     "UPDATE spool SET owner = ?, generation = '', cursor = 0 WHERE id = ?",
                     ((self._owner, one) for one in ids),
@@ -200,7 +203,7 @@ class Spool:
         """Takes over what others could not send for so many seconds; returns how many packs."""
         with self._working() as connection:
             self._set_durable(connection, False)
-            with _writing(connection):
+            with writing(connection):
                 connection.execute(
                     "UPDATE spool SET owner = ? WHERE cursor = 0 AND owner <> ? AND at < ?",
                     (self._owner, self._owner, time.time() - older_than),
@@ -213,7 +216,7 @@ class Spool:
         """Forgets a slice of what the server has had for long enough."""
         with self._working() as connection:
             self._set_durable(connection, False)
-            with _writing(connection):
+            with writing(connection):
                 connection.execute(
                     "DELETE FROM spool WHERE id IN"
                     " (SELECT id FROM spool WHERE cursor > 0 AND at < ? ORDER BY id LIMIT ?)",
@@ -224,8 +227,7 @@ class Spool:
         """Closes the file; the next use opens it again."""
         connection, self._connection = self._connection, None
         if connection is not None:
-            _connections.pop(id(connection), None)
-            connection.close()
+            disconnect(connection)
 
     def _recount(self) -> None:
         with self._working() as connection:
@@ -239,7 +241,7 @@ class Spool:
 
     @contextmanager
     def _working(self) -> Iterator[apsw.Connection]:
-        self._deadline = time.monotonic() + _BUSY_SECONDS
+        self._patience.lasts(_BUSY_SECONDS)
         try:
             self._check_file()
             if self._connection is None:
@@ -258,29 +260,21 @@ class Spool:
             ) from error
 
     def _opened(self) -> apsw.Connection:
-        with suppress(FileExistsError):
-            os.mknod(self.path, stat.S_IFREG | 0o600)  # not open(): see sqlite.py
-        # While another process makes the new file a WAL file, SQLite is "busy" without asking our handler.
-        until = time.monotonic() + _OPEN_SECONDS
-        while True:
-            connection = apsw.Connection(str(self.path))
-            try:
-                connection.set_busy_handler(self._wait)
-                connection.pragma("journal_mode", "WAL")
-                connection.execute(_SCHEMA)
-                break
-            except (apsw.BusyError, apsw.LockedError):
-                connection.close()
-                if time.monotonic() >= until:
-                    raise
-                time.sleep(0.01)
-            except BaseException:
-                connection.close()
-                raise
-        _connections[id(connection)] = connection
+        make_private(self.path)
+        connection = opened_patiently(self._prepared, _OPEN_SECONDS)
         self._durable = None
-        self._identity = _identity(self.path)
+        self._identity = identity(self.path)
         self._next_look = time.monotonic() + _LOOK_SECONDS
+        return connection
+
+    def _prepared(self) -> apsw.Connection:
+        connection = connect(self.path, self._patience)
+        try:
+            connection.pragma("journal_mode", "WAL")
+            connection.execute(_SCHEMA)
+        except BaseException:
+            disconnect(connection)
+            raise
         return connection
 
     def _check_file(self) -> None:
@@ -288,15 +282,9 @@ class Spool:
         if self._connection is None or time.monotonic() < self._next_look:
             return
         self._next_look = time.monotonic() + _LOOK_SECONDS
-        if _identity(self.path) != self._identity:
+        if identity(self.path) != self._identity:
             # Closing it could delete the write-ahead log of the file that took the name: it stays open.
             self._connection = None
-
-    def _wait(self, tries: int) -> bool:
-        if time.monotonic() >= self._deadline:
-            return False
-        time.sleep(_NAP_SECONDS)
-        return True
 
     def _set_durable(self, connection: apsw.Connection, durable: bool) -> None:
         if durable is not self._durable:
@@ -314,25 +302,5 @@ class Spool:
         self.waiting = 0
 
 
-@contextmanager
-def _writing(connection: apsw.Connection) -> Iterator[None]:
-    connection.execute("BEGIN IMMEDIATE")
-    try:
-        yield
-        connection.execute("COMMIT")
-    except BaseException:
-        if connection.in_transaction:
-            connection.execute("ROLLBACK")
-        raise
-
-
 def _mark(body: bytes) -> bytes:
     return hashlib.blake2b(body, digest_size=16).digest()
-
-
-def _identity(path: Path) -> tuple[int, int] | None:
-    try:
-        found = path.stat()
-    except FileNotFoundError:
-        return None
-    return found.st_dev, found.st_ino

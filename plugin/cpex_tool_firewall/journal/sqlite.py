@@ -22,7 +22,6 @@ import json
 import logging
 import math
 import os
-import stat
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -33,7 +32,7 @@ from typing import Any
 import apsw
 
 from . import sqlite_rescue
-from .chain import ChainKey
+from .chain import ChainKey, TamperedError
 from .interface import (
     FORGET_SECONDS,
     Anchor,
@@ -45,8 +44,20 @@ from .interface import (
     Verified,
     Worker,
 )
+from .reserve import Reserve
 from .snapshot_files import SnapshotFiles
-from .sqlite_chain import TamperedError, Verification, end_bytes, end_of, prune_slice
+from .sqlite_chain import Verification, end_bytes, end_of, prune_slice
+from .sqlite_file import (
+    NAP_SECONDS,
+    Patience,
+    check_sqlite,
+    connect,
+    disconnect,
+    identity,
+    make_private,
+    opened_patiently,
+    writing,
+)
 from .sqlite_schema import (
     APPLICATION_ID,
     ENTRY_COLUMNS,
@@ -59,10 +70,8 @@ from .sqlite_schema import (
 )
 
 FILE_NAME = "journal.db"
-MINIMUM_SQLITE = (3, 51, 3)
 
 BUSY_SECONDS = 0.05
-_BUSY_NAP_SECONDS = 0.0005
 _OPEN_SECONDS = 30.0  # another worker may be bringing an older file up to date
 _WATCH_SECONDS = 1.0
 _WAL_BYTES_KEPT = 16 * 1024 * 1024
@@ -74,9 +83,6 @@ _PRUNE_SECONDS = 0.01  # aim for one slice: a decision may be waiting behind it
 _PRUNE_MOST_SECONDS = 0.03  # for one call of prune()
 _PRUNE_PACKS = 32
 _PRUNE_MOST_PACKS = 4096
-_RESERVE_NAME = "reserve"
-_RESERVE_BYTES = 4 * 1024 * 1024
-_RESERVE_AGAIN_BYTES = 64 * 1024 * 1024  # so much must be free before it is made anew
 
 _LOCKED = "another process keeps the file locked; look for one that hangs (fuser -v shows who has it open)"
 _ADVICE: tuple[tuple[type[apsw.Error], str], ...] = (
@@ -108,9 +114,6 @@ _NOT_WRITTEN = (
 )
 _LOST_READS = (apsw.SQLITE_IOERR_READ, apsw.SQLITE_IOERR_SHORT_READ, apsw.SQLITE_IOERR_CORRUPTFS)
 
-# Connections of this process, by id. Holding them here keeps a forked child from closing them with its
-# garbage.
-_connections: dict[int, apsw.Connection] = {}
 _opening = threading.Lock()
 
 logger = logging.getLogger(__name__)
@@ -150,11 +153,12 @@ class SqliteJournal:
         self._clock = clock
         self._pid = os.getpid()
         self._lock = threading.Lock()
-        self._deadline = 0.0  # monotonic; the busy handler gives up then
+        self._patience = Patience()
         self._next_watch = 0.0
         self._durable = False
         self._generation = ""
         self._snapshots = SnapshotFiles(folder)
+        self._reserve = Reserve(folder)
         self._prune_packs = _PRUNE_PACKS
         self._covered = 0  # see prune_slice()
         self._identities: dict[str, tuple[int, int] | None] = {}
@@ -185,13 +189,13 @@ class SqliteJournal:
                 cursor = self._append(connection, packs)
             except apsw.FullError:
                 # The reserve is kept for just this: what must not be lost finds room.
-                if not durable or not self._drop_reserve():
+                if not durable or not self._reserve.drop():
                     raise
                 cursor = self._append(connection, packs)
         return cursor
 
     def _append(self, connection: apsw.Connection, packs: Sequence[Pack]) -> int:
-        with _writing(connection):
+        with writing(connection):
             cursor = last_id(connection)
             _, previous = end_bytes(connection)
             now = self._clock()
@@ -219,7 +223,7 @@ class SqliteJournal:
             ).fetchall()
         if rows:
             self._seen = max(self._seen, rows[-1][0])
-        return [_entry(row, self.path) for row in rows]
+        return [Entry(*row) for row in rows]
 
     def last(self) -> int:
         """See Journal.last."""
@@ -241,9 +245,9 @@ class SqliteJournal:
             until = time.monotonic() + _PRUNE_MOST_SECONDS
             while True:
                 begun = time.monotonic()
-                self._deadline = begun + self._busy_seconds
+                self._patience.lasts(self._busy_seconds)
                 try:
-                    with _writing(connection):
+                    with writing(connection):
                         removed, looked, self._covered = prune_slice(
                             connection,
                             self._key,
@@ -264,7 +268,7 @@ class SqliteJournal:
                 # for this thread. The next call goes on from there.
                 if removed or not looked or time.monotonic() >= until:
                     return removed
-                time.sleep(_BUSY_NAP_SECONDS)  # whoever waits for the lock gets it
+                time.sleep(NAP_SECONDS)  # whoever waits for the lock gets it
 
     def _adapt(self, seconds: float) -> None:
         if seconds > _PRUNE_SECONDS:
@@ -303,7 +307,7 @@ class SqliteJournal:
         now = self._clock()
         with self._working("election") as connection:
             self._set_durable(connection, False)
-            with _writing(connection):
+            with writing(connection):
                 found: Any = connection.execute(
                     "SELECT CAST(holder AS BLOB), CAST(until AS REAL) FROM leads WHERE name = 'keeper'"
                 ).fetchone()
@@ -325,10 +329,10 @@ class SqliteJournal:
                 in_log, moved = connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_PASSIVE)
             with suppress(FileNotFoundError):
                 if moved == in_log and self._file("-wal").stat().st_size > _WAL_BYTES_KEPT:
-                    self._deadline = time.monotonic() + _TRUNCATE_SECONDS
+                    self._patience.lasts(_TRUNCATE_SECONDS)
                     with suppress(apsw.BusyError, apsw.LockedError):
                         connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_TRUNCATE)
-        self._keep_reserve()
+        self._reserve.keep()
 
     def beat(self, worker: str, body: Mapping[str, Any]) -> None:
         """See Journal.beat."""
@@ -336,7 +340,7 @@ class SqliteJournal:
         now = self._clock()
         with self._working("heartbeat") as connection:
             self._set_durable(connection, False)
-            with _writing(connection):
+            with writing(connection):
                 connection.execute(
                     "INSERT INTO workers(name, seen, body) VALUES (?, ?, ?)"
                     " ON CONFLICT(name) DO UPDATE SET seen = excluded.seen, body = excluded.body, left = 0",
@@ -346,7 +350,7 @@ class SqliteJournal:
 
     def leave(self, worker: str) -> None:
         """See Journal.leave."""
-        with self._working("heartbeat") as connection, _writing(connection):
+        with self._working("heartbeat") as connection, writing(connection):
             connection.execute("UPDATE workers SET left = 1 WHERE name = ?", (worker,))
             connection.execute("DELETE FROM leads WHERE holder = ?", (worker,))
 
@@ -373,7 +377,7 @@ class SqliteJournal:
         with self._lock:
             before = self._generation
             self._seen = max(self._seen, cursor)
-            self._deadline = time.monotonic() + self._busy_seconds
+            self._patience.lasts(self._busy_seconds)
             try:
                 with sqlite_rescue.only_one(self._folder):
                     sqlite_rescue.finish(self.path)
@@ -434,9 +438,7 @@ class SqliteJournal:
             try:
                 sqlite_rescue.finish(self.path)
                 if create:
-                    with suppress(FileExistsError):
-                        # mknod, not open(): it makes the file without ever holding a descriptor of it.
-                        os.mknod(self.path, stat.S_IFREG | 0o600)
+                    make_private(self.path)
             except OSError as error:
                 raise JournalError(
                     f"{self.path}: cannot be made ({error.strerror}); the folder must be writable"
@@ -471,7 +473,7 @@ class SqliteJournal:
         newest = max((info.cursor for info in self.snapshots()), default=0)
         with self._working("open") as connection:
             if newest > last_id(connection):
-                with _writing(connection):
+                with writing(connection):
                     if newest > last_id(connection):
                         sqlite_rescue.jump(connection, self._key, newest)
                 logger.error(
@@ -479,30 +481,20 @@ class SqliteJournal:
                 )
 
     def _connect(self) -> apsw.Connection:
-        connection = apsw.Connection(str(self.path), flags=apsw.SQLITE_OPEN_READWRITE)
-        _connections[id(connection)] = connection
-        connection.set_busy_handler(self._wait)
-        self._deadline = time.monotonic() + self._busy_seconds
-        return connection
+        self._patience.lasts(self._busy_seconds)
+        return connect(self.path, self._patience)
 
     def _connected(self) -> apsw.Connection:
-        # Several workers starting at once may each be told "busy" while one of them turns the new file into
-        # a WAL file: SQLite does not ask the busy handler then, so the whole opening is repeated.
-        until = time.monotonic() + _OPEN_SECONDS
-        while True:
-            connection = self._connect()
-            try:
-                self._prepare(connection)
-            except (apsw.BusyError, apsw.LockedError):
-                self._close(connection)
-                if time.monotonic() >= until:
-                    raise
-                time.sleep(0.01)
-            except BaseException:
-                self._close(connection)
-                raise
-            else:
-                return connection
+        return opened_patiently(self._prepared, _OPEN_SECONDS)
+
+    def _prepared(self) -> apsw.Connection:
+        connection = self._connect()
+        try:
+            self._prepare(connection)
+        except BaseException:
+            self._close(connection)
+            raise
+        return connection
 
     def _prepare(self, connection: apsw.Connection) -> None:
         self._check_ours(connection)  # first, so that a file that is not ours stays as it is
@@ -518,7 +510,7 @@ class SqliteJournal:
         connection.pragma("trusted_schema", False)
         connection.pragma("cell_size_check", True)
         if connection.pragma("user_version") != SCHEMA_VERSION:
-            with _writing(connection):
+            with writing(connection):
                 found = connection.pragma("user_version")
                 if found == 0:
                     make_schema(connection, self._key)
@@ -556,16 +548,10 @@ class SqliteJournal:
         self._seen = last_id(connection)
         self._covered = 0
         self._durable = False
-        self._identities = {suffix: _identity(self._file(suffix)) for suffix in ("", "-wal", "-shm")}
+        self._identities = {suffix: identity(self._file(suffix)) for suffix in ("", "-wal", "-shm")}
         self._next_watch = 0.0
 
     # --- using ---
-
-    def _wait(self, tries: int) -> bool:
-        if time.monotonic() >= self._deadline:
-            return False
-        time.sleep(_BUSY_NAP_SECONDS)
-        return True
 
     def _check_process(self) -> None:
         if os.getpid() != self._pid:
@@ -585,7 +571,7 @@ class SqliteJournal:
             if connection is None:
                 raise JournalError(f"{self.path}: it was closed; open it again")
             now = time.monotonic()
-            self._deadline = now + self._busy_seconds
+            self._patience.lasts(self._busy_seconds)
             try:
                 if now >= self._next_watch:
                     self._check_files()
@@ -611,7 +597,7 @@ class SqliteJournal:
 
     def _resume(self, doing: str) -> None:
         """Opens again what suspend() closed. The logs may have been deleted with good reason meanwhile."""
-        if _identity(self.path) != self._identities[""]:
+        if identity(self.path) != self._identities[""]:
             self._lost = f"{self.path}: the file was deleted, moved or replaced while this process forked"
             raise JournalLost(self._lost)
         try:
@@ -641,7 +627,7 @@ class SqliteJournal:
     def _check_files(self) -> None:
         self._close_retired(time.monotonic())
         for suffix, opened in self._identities.items():
-            found = _identity(self._file(suffix))
+            found = identity(self._file(suffix))
             if opened is None:
                 self._identities[suffix] = found  # made since
             elif found != opened:
@@ -665,7 +651,7 @@ class SqliteJournal:
 
     def _heal(self) -> bool:
         """True when the file that is there now is an older copy."""
-        found = _identity(self.path)
+        found = identity(self.path)
         if found is not None and found != self._identities.get(""):
             self._remove_stale_log()
             with suppress(apsw.Error, JournalError):  # not a journal, damaged, of another key
@@ -680,7 +666,7 @@ class SqliteJournal:
         """The log of a file whose place another one took: SQLite would take it for the other's."""
         for suffix in ("-wal", "-shm"):
             mine = self._identities.get(suffix)
-            if mine is not None and _identity(self._file(suffix)) == mine:
+            if mine is not None and identity(self._file(suffix)) == mine:
                 self._file(suffix).unlink(missing_ok=True)
 
     def _follow(self, connection: apsw.Connection) -> bool:
@@ -695,7 +681,7 @@ class SqliteJournal:
             self._close(connection, gone=True)
             raise JournalError(f"{self.path}: the file that was put there lacks what is in the one before")
         if older:
-            with _writing(connection):
+            with writing(connection):
                 sqlite_rescue.jump(connection, self._key, self._seen)
             logger.error(
                 "tool firewall: %s was replaced by an older copy; cursors %d to %d are missing",
@@ -765,63 +751,10 @@ class SqliteJournal:
     def _close(self, connection: apsw.Connection | None, *, gone: bool = False) -> None:
         if connection is None:
             return
-        _connections.pop(id(connection), None)
-        if gone or _identity(self.path) != self._identities.get("", _identity(self.path)):
+        if gone or identity(self.path) != self._identities.get("", identity(self.path)):
             keep = ctypes.c_int(1)
             connection.file_control("main", apsw.SQLITE_FCNTL_PERSIST_WAL, ctypes.addressof(keep))
-        connection.close()
-
-    # --- the reserve ---
-
-    def _keep_reserve(self) -> None:
-        reserve = self._folder / _RESERVE_NAME
-        if reserve.exists():
-            return
-        space = os.statvfs(self._folder)
-        if space.f_bavail * space.f_frsize < _RESERVE_AGAIN_BYTES:
-            return
-        with suppress(OSError):  # it filled up at this very moment; the next time then
-            descriptor = os.open(reserve, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
-            try:
-                os.posix_fallocate(descriptor, 0, _RESERVE_BYTES)
-            finally:
-                os.close(descriptor)
-
-    def _drop_reserve(self) -> bool:
-        try:
-            (self._folder / _RESERVE_NAME).unlink()
-        except FileNotFoundError:
-            return False
-        return True
-
-
-def check_sqlite(version: str) -> None:
-    """Raises JournalError when this SQLite version cannot be trusted with a shared WAL file."""
-    if tuple(int(part) for part in version.split(".")) < MINIMUM_SQLITE:
-        least = ".".join(str(part) for part in MINIMUM_SQLITE)
-        raise JournalError(
-            f"SQLite {version} can corrupt a journal that several processes write; "
-            f"at least {least} is needed: pip install --upgrade apsw"
-        )
-
-
-@contextmanager
-def _writing(connection: apsw.Connection) -> Iterator[None]:
-    connection.execute("BEGIN IMMEDIATE")
-    try:
-        yield
-        connection.execute("COMMIT")
-    except BaseException:
-        if connection.in_transaction:  # SQLite has rolled back by itself after some errors
-            connection.execute("ROLLBACK")
-        raise
-
-
-def _entry(row: tuple[Any, ...], path: Path) -> Entry:
-    made = Entry(*row)
-    if not (isinstance(made.kind, int) and isinstance(made.records, int) and isinstance(made.body, bytes)):
-        raise JournalLost(f"{path}: what is at cursor {made.cursor} is not a pack; the file is damaged")
-    return made
+        disconnect(connection)
 
 
 def _worker(row: tuple[Any, ...]) -> Worker | None:
@@ -841,11 +774,3 @@ def _generation(connection: apsw.Connection) -> str:
     if found is None:
         raise apsw.CorruptError("the journal does not say which one it is")
     return found
-
-
-def _identity(path: Path) -> tuple[int, int] | None:
-    try:
-        found = path.stat()
-    except FileNotFoundError:
-        return None
-    return found.st_dev, found.st_ino

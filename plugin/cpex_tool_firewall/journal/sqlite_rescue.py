@@ -26,6 +26,7 @@ from typing import Any, Final
 
 import apsw
 
+from ..folders import sync_folder
 from .chain import ChainKey, Checkpoint
 from .interface import JournalError
 from .sqlite_chain import (
@@ -173,7 +174,7 @@ def put_in_place(path: Path, target: Path) -> None:
     the middle leaves this to the next one: see finish().
     """
     target.rename(_ready(path))
-    _sync(path.parent)
+    sync_folder(path.parent)
     finish(path)
 
 
@@ -187,10 +188,10 @@ def finish(path: Path) -> bool:
             path.with_name(path.name + suffix).rename(
                 path.with_name(f"{path.stem}.damaged-{stamp}.db{suffix}")
             )
-    _sync(path.parent)
+    sync_folder(path.parent)
     _ready(path).rename(path)
     _drop_old(path)
-    _sync(path.parent)
+    sync_folder(path.parent)
     return True
 
 
@@ -210,14 +211,6 @@ def _drop_old(path: Path) -> None:
     for stamp, found in aside:
         if stamp not in kept:
             found.unlink(missing_ok=True)
-
-
-def _sync(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 # --- copying ---
@@ -364,8 +357,7 @@ class _Copy:
             else:
                 self._open_hole(1)
         self._at = row.id
-        if isinstance(row.digests, bytes):
-            self._previous = self._key.tail(self._previous, row.digests)
+        self._previous = self._key.tail(self._previous, row.digests)
 
     def _open_hole(self, packs: int) -> None:
         if self._hole is None:
