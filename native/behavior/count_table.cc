@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <limits>
 #include <utility>
 
 namespace tool_firewall {
@@ -106,6 +107,13 @@ void CountTable::rebuild(std::size_t lines, float factor, float floor) {
       if (plain || count >= floor) place({line.low[cell], line.high[cell]}, count);
     }
   }
+}
+
+void CountTable::drop(std::uint64_t key) {
+  const float* cell = locate(fingerprint(key, Cell::kDecayed));
+  if (cell == nullptr) return;
+  *const_cast<float*>(cell) = 0;
+  rescale(1, std::numeric_limits<float>::min());
 }
 
 void CountTable::rescale(float factor, float floor) {

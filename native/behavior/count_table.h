@@ -57,6 +57,22 @@ class CountTable {
   // Adds to a cell, making it when absent; true when it was made.
   bool add(std::uint64_t key, float amount, Cell kind = Cell::kDecayed);
 
+  // A plain cell may hold packed numbers instead of a count; 0 when absent. Never 0 or more than kMostBits.
+  static constexpr std::uint32_t kMostBits = 0x7f7fffff;
+  std::uint32_t bits(std::uint64_t key) const {
+    const float* cell = locate(fingerprint(key, Cell::kPlain));
+    return cell == nullptr ? 0 : std::bit_cast<std::uint32_t>(*cell);
+  }
+  void set_bits(std::uint64_t key, std::uint32_t bits) {
+    if (const float* cell = locate(fingerprint(key, Cell::kPlain)))
+      *const_cast<float*>(cell) = std::bit_cast<float>(bits);
+    else
+      add(key, std::bit_cast<float>(bits), Cell::kPlain);
+  }
+
+  // Takes a decayed cell out; the whole table is written anew, so this is for rare occasions.
+  void drop(std::uint64_t key);
+
   // Multiplies every decayed cell and drops those that end below `floor`.
   void rescale(float factor, float floor);
 
@@ -151,6 +167,15 @@ class ShardedCountTable {
     bytes_ += own.bytes() - before;
     return made;
   }
+
+  std::uint32_t bits(std::uint64_t key) const { return shard(key).bits(key); }
+  void set_bits(std::uint64_t key, std::uint32_t bits) {
+    CountTable& own = shard(key);
+    const std::size_t before = own.bytes();
+    own.set_bits(key, bits);
+    bytes_ += own.bytes() - before;
+  }
+  void drop(std::uint64_t key) { shard(key).drop(key); }
 
   // From now on no more memory: what is new replaces what is smallest. True when this changed anything.
   bool stop_growing();

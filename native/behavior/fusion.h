@@ -4,6 +4,7 @@
 // .667 is 1 in 10,000.
 #pragma once
 
+#include <algorithm>
 #include <span>
 
 #include "behavior/signal.h"
@@ -29,6 +30,26 @@ double share(const Channel& channel, const Rarity& rarity);
 
 // What one channel asserts by itself.
 double alone(const Channel& channel, const Rarity& rarity);
+
+// What the channels of a call say together.
+struct Evidence {
+  double sum = 0;
+  double strongest = 0;  // what the strongest specialist asserts
+  double supported = 0;  // what the supported one does
+  double support = 0;    // and how much of the sum comes on top of it
+
+  void hear(const Channel& channel, double adds, double asserts) {
+    sum += adds;
+    if (channel.supported > 0) {
+      supported = asserts;
+      support = channel.supported;
+    } else {
+      strongest = std::max(strongest, asserts);
+    }
+  }
+
+  double total() const { return std::max({sum, strongest, supported > 0 ? supported + support * sum : 0}); }
+};
 
 // Fused evidence (a sum or the strongest specialist) to risk 0..1, piecewise linear.
 double risk_of(double evidence);

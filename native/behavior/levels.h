@@ -6,6 +6,7 @@
 // first state: so a new signal needs no change here, and a snapshot is a copy of bytes.
 #pragma once
 
+#include <algorithm>
 #include <array>
 #include <cmath>
 #include <cstddef>
@@ -13,11 +14,14 @@
 #include <memory>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 #include "behavior/calibration.h"
 #include "behavior/count_table.h"
+#include "behavior/share_table.h"
 #include "behavior/zone.h"
+#include "text/argument_kind.h"
 #include "text/hash.h"
 
 namespace tool_firewall {
@@ -34,9 +38,16 @@ inline constexpr std::uint32_t kCellsPerPeers = 1U << 21;
 using StateBlock = std::unique_ptr<std::byte[]>;
 inline StateBlock make_state(std::size_t bytes) { return std::make_unique<std::byte[]>(bytes); }
 
+// Bytes of a signal's struct, or of those of all signals, in
+struct StateSize {
+  std::size_t user = 0;     // Principal::state
+  std::size_t peers = 0;    // Peers::state
+  std::size_t session = 0;  // Session::state
+};
+
 // What can be new: a tool, a step from the previous tool to it, a skip from an earlier tool of the session to
-// it.
-enum class ItemKind : std::uint8_t { kTool, kStep, kSkip };
+// it, an identity among its arguments.
+enum class ItemKind : std::uint8_t { kTool, kStep, kSkip, kArgument };
 
 // A tool of one server. Owned by the engine, which never frees it; compared by address.
 struct Tool {
@@ -44,6 +55,7 @@ struct Tool {
   std::string server;  // the gateway's id of the upstream server, "" when unknown
   std::string name;
   std::uint64_t id;  // keyed hash of both
+  bool sends;        // egress.h
 
   // Keys in the count tables that depend on this tool alone (usage.h), so that a call need not make them.
   std::uint64_t cell;                // of the tool among all tools
@@ -61,6 +73,7 @@ struct Peers {
   std::uint32_t epoch = 0;  // of Decay, for `counts`
   std::size_t bytes = 0;    // of memory, as last counted (principals.h)
   ShardedCountTable counts;
+  ShareTable shares;  // by argument
   Calibrators calibrators;
   StateBlock state;
 };
@@ -74,20 +87,37 @@ struct Session {
   std::uint32_t earlier_count = 0;
   std::array<const Tool*, kEarlierTools> earlier{};  // distinct tools in the order first used
   std::array<double, kMostChannels> rare_at{};       // when each channel was last rare, s (calibration.h)
+  StateBlock state;                                  // what the signals keep of it
+
+  // Begins it anew, with all-zero state of `bytes`, in the same memory when it has some.
+  void begin(std::uint64_t its_id, std::size_t bytes) {
+    StateBlock block = state != nullptr ? std::move(state) : make_state(bytes);
+    std::fill_n(block.get(), bytes, std::byte{});
+    *this = Session{};
+    id = its_id;
+    state = std::move(block);
+  }
 };
 
-// A tool, step or skip that was first seen in a call of high risk: it stays new for a while, so that one
-// warned call does not make the next one ordinary.
+// Something that was first seen in a call worth listing, until an operator has said what to think of it. From
+// a call of high risk it is *held*: it stays new for a while, so that one warned call does not make the next
+// one ordinary. After that it is learned and only listed. What an operator rejected stays new for ever.
 struct HeldItem {
+  enum class State : std::uint8_t { kHeld, kListed, kRejected };
+
   std::uint64_t cell = 0;  // its key in the count tables
   double since = 0;        // s
   double risk = 0;         // of that call
   const Tool* tool = nullptr;
   const Tool* from = nullptr;  // of a step or skip; nullptr at the start of a session
   ItemKind kind = ItemKind::kTool;
+  State state = State::kHeld;
+  ArgumentKind argument = ArgumentKind::kValue;
 
-  // Whether its time is not up. A hold from far in the future comes from a clock that was set back since.
-  bool lasts(double now, double new_for) const { return std::abs(now - since) < new_for; }
+  // Whether it is new still. A hold from far in the future comes from a clock that was set back since.
+  bool lasts(double now, double new_for) const {
+    return state == State::kRejected || (state == State::kHeld && std::abs(now - since) < new_for);
+  }
 };
 
 struct TenantState;

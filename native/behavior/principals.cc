@@ -33,7 +33,7 @@ Principals::~Principals() {
 
 TenantState& Principals::tenant(std::string_view name) {
   if (const auto found = tenants_.find(name); found != tenants_.end()) return *found->second;
-  auto made = std::make_shared<TenantState>(std::string(name), sizes_.channels, sizes_.peers_state, *hasher_);
+  auto made = std::make_shared<TenantState>(std::string(name), sizes_.channels, sizes_.state.peers, *hasher_);
   TenantState& state = *tenants_.emplace(std::string(name), std::move(made)).first->second;
   enter(state);
   counted(state, 0, kTenantBytes);
@@ -66,7 +66,7 @@ Peers& Principals::group(TenantState& tenant, std::string_view name) {
     ++groups_refused_;
     return tenant.peers;
   }
-  auto made = std::make_unique<Peers>(std::string(name), sizes_.channels, sizes_.peers_state);
+  auto made = std::make_unique<Peers>(std::string(name), sizes_.channels, sizes_.state.peers);
   Peers& peers = *tenant.groups.emplace(std::string(name), std::move(made)).first->second;
   ++levels_;
   count(tenant, peers);
@@ -77,7 +77,7 @@ PrincipalPtr Principals::principal(TenantState& tenant, std::string_view user, b
   const auto found = tenant.principals.find(user);
   fresh = found == tenant.principals.end();
   if (!fresh) return found->second;
-  auto made = std::make_shared<Principal>(tenant.peers.name, std::string(user), sizes_.user_state);
+  auto made = std::make_shared<Principal>(tenant.peers.name, std::string(user), sizes_.state.user);
   made->home = tenants_.find(tenant.peers.name)->second;  // before others go, and the tenant with the last
   if (tenant.principals.size() >= most_) evict_one(tenant);
   if (bytes_ > most_bytes_) make_room();

@@ -60,8 +60,7 @@ class Principals {
  public:
   struct Sizes {
     std::size_t channels;
-    std::size_t user_state;   // bytes
-    std::size_t peers_state;  // bytes
+    StateSize state;  // of all signals
   };
   static constexpr std::uint64_t kEstablishedCalls = 8;
   static constexpr std::size_t kGroupsPerTenant = 1024;  // further groups share the tenant's own level
@@ -119,17 +118,19 @@ class Principals {
 
  private:
   std::size_t footprint(const Principal& principal) const {
-    return principal.fixed_bytes + principal.counts.bytes() + principal.sessions.size() * kSessionBytes +
+    return principal.fixed_bytes + principal.counts.bytes() +
+           principal.sessions.size() * (kSessionBytes + sizes_.state.session) +
            principal.held.size() * sizeof(HeldItem);
   }
   std::size_t fixed_bytes(const Principal& principal) const {
-    return kPrincipalBytes + sizes_.user_state + principal.tenant.size() + 2 * principal.user.size();
+    return kPrincipalBytes + sizes_.state.user + principal.tenant.size() + 2 * principal.user.size();
   }
   std::size_t footprint(const Peers& peers) const {
-    return kPeersBytes + sizes_.peers_state + peers.counts.bytes() + peers.calibrators.bytes();
+    return kPeersBytes + sizes_.state.peers + peers.counts.bytes() + peers.shares.bytes() +
+           peers.calibrators.bytes();
   }
   // With what the allocator adds.
-  static constexpr std::size_t kSessionBytes = sizeof(Session) + 24;
+  static constexpr std::size_t kSessionBytes = sizeof(Session) + 40;
   static constexpr std::size_t kPrincipalBytes = sizeof(Principal) + 250;
   static constexpr std::size_t kPeersBytes = sizeof(Peers) + 64 * sizeof(CountTable) + 900;
   static constexpr std::size_t kTenantBytes = sizeof(TenantState) + 1500;

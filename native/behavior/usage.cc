@@ -3,11 +3,14 @@
 
 #include <algorithm>
 
+#include "behavior/egress.h"
+
 namespace tool_firewall {
 namespace {
 
 constexpr double kLeast = 1e-12;
 constexpr std::uint64_t kSessionStart = 0;
+constexpr float kResidue = 1e-3F;  // of what is taken out: rounding
 
 template <class Table>
 Tally tally(const Table& table, const ItemKey& key) {
@@ -28,11 +31,18 @@ std::uint64_t key(const Hasher& hasher, KeyKind kind, std::uint64_t a, std::uint
   return hasher.pair(static_cast<std::uint64_t>(kind), a, b);
 }
 
-void set(Item& item, ItemKind kind, const Tool* from, std::uint64_t row, std::uint64_t cell) {
-  item.row = row;
-  item.cell = cell;
-  item.from = from;
-  item.kind = kind;
+template <class Table>
+void take_out(Table& table, const ItemKey& key, float amount, bool whole) {
+  const float left = table.get(key.cell) - amount;
+  const bool gone = whole || left < kResidue * amount;
+  if (gone)
+    table.drop(key.cell);
+  else
+    table.add(key.cell, -amount);
+  if (key.kind == ItemKind::kArgument) return;  // no row
+  const CountTable::Row row = table.row(key.row);
+  if (row.total > amount) table.add(key.row, -amount);
+  if (gone && row.types > 1) table.add(key.row, -1, CountTable::Cell::kPlain);
 }
 
 }  // namespace
@@ -41,22 +51,43 @@ Tool::Tool(const Hasher& hasher, std::string_view its_server, std::string_view i
     : server(its_server),
       name(its_name),
       id(hasher.text(its_server, its_name)),
+      sends(tool_firewall::sends(its_name)),
       cell(key(hasher, KeyKind::kTool, 0, id)),
       step_row(key(hasher, KeyKind::kStepRow, id)),
       skip_row(key(hasher, KeyKind::kSkipRow, id)) {}
 
-void Usage::set(const Hasher& hasher, const Tool& tool, const Session& session) {
-  const Tool* const from = session.previous;
-  tool_firewall::set(items[0], ItemKind::kTool, nullptr, key(hasher, KeyKind::kToolRow, 0), tool.cell);
-  tool_firewall::set(items[1], ItemKind::kStep, from,
-                     from == nullptr ? key(hasher, KeyKind::kStepRow, kSessionStart) : from->step_row,
-                     key(hasher, KeyKind::kStep, from == nullptr ? kSessionStart : from->id, tool.id));
-  count = kFirstSkip;
-  for (std::uint32_t i = 0; i < session.earlier_count; ++i) {
-    const Tool* const earlier = session.earlier[i];
-    tool_firewall::set(items[count++], ItemKind::kSkip, earlier, earlier->skip_row,
-                       key(hasher, KeyKind::kSkip, earlier->id, tool.id));
+ItemKey item_key(const Hasher& hasher, ItemKind kind, const Tool* from, const Tool& tool) {
+  ItemKey item;
+  item.kind = kind;
+  item.from = from;
+  switch (kind) {
+    case ItemKind::kTool:
+      item.row = key(hasher, KeyKind::kToolRow, 0);
+      item.cell = tool.cell;
+      break;
+    case ItemKind::kStep:
+      item.row = from == nullptr ? key(hasher, KeyKind::kStepRow, kSessionStart) : from->step_row;
+      item.cell = key(hasher, KeyKind::kStep, from == nullptr ? kSessionStart : from->id, tool.id);
+      break;
+    case ItemKind::kSkip:
+      item.row = from->skip_row;
+      item.cell = key(hasher, KeyKind::kSkip, from->id, tool.id);
+      break;
+    case ItemKind::kArgument:
+      break;
   }
+  return item;
+}
+
+void Usage::set(const Hasher& hasher, const Tool& tool, const Session& session) {
+  const auto put = [&](Item& item, ItemKind kind, const Tool* from) {
+    static_cast<ItemKey&>(item) = item_key(hasher, kind, from, tool);
+  };
+  put(items[0], ItemKind::kTool, nullptr);
+  put(items[1], ItemKind::kStep, session.previous);
+  count = kFirstSkip;
+  for (std::uint32_t i = 0; i < session.earlier_count; ++i)
+    put(items[count++], ItemKind::kSkip, session.earlier[i]);
 }
 
 void Usage::read(const Levels& levels) {
@@ -68,6 +99,31 @@ void Usage::read(const Levels& levels) {
     }
   }
   for (std::size_t i = 0; i < count; ++i) read_item(items[i], levels);
+}
+
+void ArgumentKeys::set(const Hasher& hasher, const Tool& tool, std::span<const ArgumentFact> facts) {
+  count_ = 0;
+  for (const ArgumentFact& fact : facts) {
+    ArgumentKey made;
+    made.kind = fact.kind;
+    made.second = fact.second;
+    made.place = key(hasher, KeyKind::kPlace, tool.id, fact.place);
+    made.known = is_identity(fact.kind) ? key(hasher, KeyKind::kIdentity, fact.value)
+                                        : key(hasher, KeyKind::kValue, made.place, fact.value);
+    made.again = std::any_of(begin(), end(), [&](const ArgumentKey& other) {
+      return other.known == made.known && other.place == made.place;
+    });
+    add(made);
+  }
+}
+
+void ArgumentKeys::prefetch(const Levels& levels) const {
+  for (const ArgumentKey& one : *this) {
+    levels.user->counts.prefetch(one.known);
+    levels.user->counts.prefetch(one.place);
+    levels.group->counts.prefetch(one.known);
+    levels.group->shares.prefetch(one.place);
+  }
 }
 
 void read_item(Item& item, const Levels& levels) {
@@ -93,6 +149,14 @@ News learn_new(const ItemKey& key, const Levels& levels, double weight) {
   news.tenant =
       levels.tenant == levels.group ? news.group : add(levels.tenant->counts, key, weight) && news.group;
   return news;
+}
+
+void unlearn(const ItemKey& key, const Levels& levels) {
+  const float amount = levels.user->counts.get(key.cell);
+  if (!(amount > 0)) return;
+  take_out(levels.user->counts, key, amount, true);
+  take_out(levels.group->counts, key, amount, false);
+  if (levels.tenant != levels.group) take_out(levels.tenant->counts, key, amount, false);
 }
 
 double witten_bell(const Item& item, double weight, double base) {

@@ -9,9 +9,11 @@
 #include <array>
 #include <cstddef>
 #include <cstdint>
+#include <cstring>
 #include <span>
 
 #include "behavior/levels.h"
+#include "text/argument_reader.h"
 #include "text/hash.h"
 
 namespace tool_firewall {
@@ -20,7 +22,23 @@ enum class Level : std::uint8_t { kUser, kGroup, kTenant };
 inline constexpr std::size_t kLevels = 3;
 
 // Kinds of key in the count tables. Append; a signal with keys of its own adds its kind here.
-enum class KeyKind : std::uint64_t { kToolRow = 1, kTool, kStepRow, kStep, kSkipRow, kSkip, kHourRow, kHour };
+enum class KeyKind : std::uint64_t {
+  kToolRow = 1,
+  kTool,
+  kStepRow,
+  kStep,
+  kSkipRow,
+  kSkip,
+  kHourRow,
+  kHour,
+  kIdentity,  // an identity among the arguments, wherever it stands
+  kValue,     // any other value at its place
+  kPlace,     // an argument of a tool
+  kToolCost,
+  kToolFirstCost,
+  kToolHour,
+  kCallerIdentity,
+};
 
 struct Tally {
   float count = 0;  // of the item, decayed sums not yet divided by the weight of now
@@ -33,7 +51,11 @@ struct ItemKey {
   std::uint64_t cell = 0;
   const Tool* from = nullptr;  // nullptr for the tool itself and for the start of a session
   ItemKind kind = ItemKind::kTool;
+  ArgumentKind argument = ArgumentKind::kValue;
 };
+
+// A tool (from: nullptr), a step or a skip.
+ItemKey item_key(const Hasher& hasher, ItemKind kind, const Tool* from, const Tool& tool);
 
 struct Item : ItemKey {
   std::array<Tally, kLevels> at{};
@@ -57,6 +79,43 @@ struct Usage {
   void read(const Levels& levels);
 };
 
+// One thing the arguments of a call say, as the tables know it.
+struct ArgumentKey {
+  std::uint64_t known = 0;  // of the value, in the counts of all levels
+  std::uint64_t place = 0;  // of tool, place and kind
+  ArgumentKind kind = ArgumentKind::kValue;
+  bool second = false;  // of the same text as the one before
+  bool again = false;   // there already in this call
+};
+
+// Without memory of its own; a copy copies what is there.
+class ArgumentKeys {
+ public:
+  ArgumentKeys() {}  // NOLINT(modernize-use-equals-default): must not fill the array
+  ArgumentKeys(const ArgumentKeys& other) { *this = other; }
+  ArgumentKeys& operator=(const ArgumentKeys& other) {
+    count_ = other.count_;
+    std::memcpy(of_.data(), other.of_.data(), count_ * sizeof(ArgumentKey));
+    return *this;
+  }
+  ~ArgumentKeys() = default;
+
+  void set(const Hasher& hasher, const Tool& tool, std::span<const ArgumentFact> facts);
+  void add(const ArgumentKey& key) {
+    if (count_ < ArgumentFacts::kMost) of_[count_++] = key;
+  }
+  void prefetch(const Levels& levels) const;
+  std::size_t size() const { return count_; }
+  const ArgumentKey* begin() const { return of_.data(); }
+  const ArgumentKey* end() const { return of_.data() + count_; }
+
+ private:
+  union {  // so that nothing is written before add()
+    std::array<ArgumentKey, ArgumentFacts::kMost> of_;
+  };
+  std::size_t count_ = 0;
+};
+
 // At which levels the items of one kind were new when they were learned.
 struct News {
   bool any = false;     // an item of this kind was learned
@@ -66,7 +125,7 @@ struct News {
 };
 
 struct Learned {
-  std::array<News, 3> of{};  // by ItemKind
+  std::array<News, 3> of{};  // by ItemKind, but for arguments
   const News& kind(ItemKind which) const { return of[static_cast<std::size_t>(which)]; }
 };
 
@@ -80,5 +139,8 @@ void read_item(Item& item, const Levels& levels);
 // and says so in News::any; learn_new() is for one the user does not know.
 News learn_known(const ItemKey& key, const Levels& levels, double weight);
 News learn_new(const ItemKey& key, const Levels& levels, double weight);
+
+// Takes what a user ever did of an item out of all levels, as if it had not been. Tables are written anew.
+void unlearn(const ItemKey& key, const Levels& levels);
 
 }  // namespace tool_firewall

@@ -26,13 +26,23 @@ struct Zone {
 
   static constexpr std::uint32_t kHourBins = 48;  // 0..23 Monday to Friday, 24..47 Saturday and Sunday
 
-  std::uint32_t hour_bin(double now) const {
-    const double local = now + offset(now);
-    const auto hours = static_cast<std::int64_t>(std::floor(local / 3600));
-    const auto days = static_cast<std::int64_t>(std::floor(local / 86400));
+  struct Local {
+    std::uint32_t hour_bin = 0;
+    std::int32_t day = 0;  // since 1970-01-01, of the local calendar
+  };
+
+  Local local(double now) const {
+    const double here = now + offset(now);
+    const auto hours = static_cast<std::int64_t>(std::floor(here / 3600));
+    const auto days = static_cast<std::int64_t>(std::floor(here / 86400));
     const std::int64_t hour = ((hours % 24) + 24) % 24;
-    const std::int64_t weekday = (((days + 3) % 7) + 7) % 7;  // 1970-01-01 was a Thursday; 0 is Monday
-    return static_cast<std::uint32_t>(hour + (weekday >= 5 ? 24 : 0));
+    return {static_cast<std::uint32_t>(hour + (is_weekend(days) ? 24 : 0)), static_cast<std::int32_t>(days)};
+  }
+
+  std::uint32_t hour_bin(double now) const { return local(now).hour_bin; }
+
+  static bool is_weekend(std::int64_t day) {
+    return (((day + 3) % 7) + 7) % 7 >= 5;  // 1970-01-01 was a Thursday; 0 is Monday
   }
 };
 

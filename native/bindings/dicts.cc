@@ -4,13 +4,16 @@
 #include <pybind11/stl.h>
 
 #include <array>
+#include <cmath>
 #include <limits>
 #include <optional>
 #include <string>
 #include <variant>
 
 #include "bindings/arguments.h"
+#include "engine/news.h"
 #include "engine/report.h"
+#include "text/phrase.h"
 
 namespace py = pybind11;
 
@@ -27,6 +30,10 @@ py::dict reason_dict(const Reason& reason, const Names& names) {
   return out;
 }
 
+py::str digits(std::uint64_t digest) {
+  return to_python(phrase("%016llx", static_cast<unsigned long long>(digest)));
+}
+
 py::dict base_dict(const char* kind, const RecordId& id) {
   py::dict out;
   out["kind"] = kind;
@@ -36,32 +43,50 @@ py::dict base_dict(const char* kind, const RecordId& id) {
   return out;
 }
 
+void put_circumstances(py::dict& out, const Circumstances& c, const std::string& destination) {
+  out["tenant"] = to_python(c.tenant);
+  out["user"] = to_python(c.user);
+  out["agent"] = to_python(c.agent);
+  out["group"] = to_python(c.group);
+  out["session"] = to_python(c.session);
+  out["token"] = to_python(c.token);
+  out["server"] = to_python(c.server);
+  out["tool"] = to_python(c.tool);
+  out["previous"] = to_python(c.previous);
+  out["mode"] = to_python(name_of(c.mode));
+  out["snoozed"] = c.snoozed;
+  out["incident"] = c.incident == 0 ? "" : incident_name(c.incident);
+  py::list reasons;
+  for (const Reason& reason : c.reasons)
+    reasons.append(reason_dict(reason, {c.user, c.tool, c.previous, destination}));
+  out["reasons"] = reasons;
+}
+
 py::dict dict_of(const CallRecord& r) {
   py::dict out = base_dict("call", r.id);
-  out["tenant"] = to_python(r.tenant);
-  out["user"] = to_python(r.user);
-  out["agent"] = to_python(r.agent);
-  out["group"] = to_python(r.group);
-  out["session"] = to_python(r.session);
-  out["token"] = to_python(r.token);
-  out["server"] = to_python(r.server);
-  out["tool"] = to_python(r.tool);
-  out["previous"] = to_python(r.previous);
+  put_circumstances(out, r, r.destinations.empty() ? "" : r.destinations.front());
   out["blocked"] = r.blocked;
   out["decision"] = to_python(name_of(r.decision));
-  out["mode"] = to_python(name_of(r.mode));
   out["uninspectable"] = to_python(name_of(r.inspection));
   out["risk"] = r.risk;
-  out["incident"] = r.incident == 0 ? "" : incident_name(r.incident);
-  py::list reasons;
-  for (const Reason& reason : r.reasons) reasons.append(reason_dict(reason, {r.user, r.tool, r.previous}));
-  out["reasons"] = reasons;
+  out["arguments"] = digits(r.arguments);
+  py::list facts;
+  for (const ArgumentFact& fact : r.facts)
+    facts.append(py::make_tuple(to_python(name_of(fact.kind)), digits(fact.place), digits(fact.value)));
+  out["facts"] = facts;
+  py::list destinations;
+  for (const std::string& host : r.destinations) destinations.append(to_python(host));
+  out["destinations"] = destinations;
   return out;
 }
 
 py::dict dict_of(const OutcomeRecord& r) {
   py::dict out = base_dict("outcome", r.id);
   out["outcome"] = to_python(name_of(r.outcome));
+  out["cost"] = std::isnan(r.cost) ? py::object(py::none()) : py::object(py::float_(r.cost));
+  out["risk"] = r.risk;
+  out["decision"] = to_python(name_of(r.decision));
+  if (r.decision != Decision::kAllow) put_circumstances(out, r.found, "");
   return out;
 }
 
@@ -75,6 +100,14 @@ py::dict dict_of(const ControlRecord& r) {
   out["by"] = to_python(r.by);
   out["why"] = to_python(r.why);
   return out;
+}
+
+py::dict scope_dict(const Scope& of) {
+  py::dict scope;
+  scope["tenant"] = to_python(of.tenant);
+  scope["tool"] = to_python(of.tool);
+  scope["user"] = to_python(of.user);
+  return scope;
 }
 
 template <std::size_t A, std::size_t B>
@@ -93,15 +126,45 @@ py::dict to_dict(const Record& record) {
   return std::visit([](const auto& r) { return dict_of(r); }, record);
 }
 
+py::list news_list(const Engine& engine, std::string_view tenant, std::string_view user) {
+  py::list out;
+  for (const NewsItem& news : news_of(engine, tenant, user)) {
+    py::dict entry;
+    entry["tenant"] = to_python(news.tenant);
+    entry["user"] = to_python(news.user);
+    entry["id"] = to_python(news.id);
+    entry["kind"] = to_python(news.kind);
+    entry["what"] = to_python(news.what);
+    entry["tool"] = to_python(news.tool);
+    entry["from"] = to_python(news.from);
+    entry["since"] = news.since;
+    entry["risk"] = news.risk;
+    entry["state"] = to_python(news.state);
+    entry["until"] = news.until;
+    out.append(entry);
+  }
+  return out;
+}
+
+py::list snoozes_list(const Engine& engine) {
+  py::list out;
+  for (const Snooze& snooze : engine.snoozes().all()) {
+    py::dict entry;
+    entry["scope"] = scope_dict(snooze.scope);
+    entry["until"] = snooze.until;
+    entry["first"] = snooze.first;
+    entry["by"] = to_python(snooze.by);
+    entry["why"] = to_python(snooze.why);
+    out.append(entry);
+  }
+  return out;
+}
+
 py::list modes_list(const Engine& engine) {
   py::list out;
   for (const ModeRecord& record : engine.modes().all()) {
-    py::dict scope;
-    scope["tenant"] = to_python(record.scope.tenant);
-    scope["tool"] = to_python(record.scope.tool);
-    scope["user"] = to_python(record.scope.user);
     py::dict entry;
-    entry["scope"] = scope;
+    entry["scope"] = scope_dict(record.scope);
     entry["mode"] = to_python(name_of(record.mode));
     entry["since"] = record.since;
     entry["by"] = to_python(record.by);
@@ -139,6 +202,8 @@ py::dict counters_dict(const Engine& engine) {
   out["uninspectable"] = counts.uninspectable;
   for (std::size_t i = 0; i < counts.outcomes.size(); ++i)
     out[py::str("outcome_" + std::string(name_of(static_cast<Outcome>(i))))] = counts.outcomes[i];
+  out["after_audit"] = counts.after[static_cast<std::size_t>(Decision::kAudit)];
+  out["after_deny"] = counts.after[static_cast<std::size_t>(Decision::kDeny)];
   out["assumed_done"] = counts.assumed_done;
   out["crowded_out"] = counts.crowded_out;
   out["unpaired"] = counts.unpaired;
@@ -157,6 +222,7 @@ py::dict counters_dict(const Engine& engine) {
   out["groups_refused"] = engine.model().principals().groups_refused();
   out["tools_refused"] = counts.tools_refused;
   out["held_refused"] = engine.model().held_refused();
+  out["news_dropped"] = engine.model().news_dropped();
   out["sessions_dropped"] = engine.model().sessions_dropped();
   return out;
 }
@@ -223,10 +289,7 @@ py::object baseline_dict(Engine& engine, std::string_view tenant, std::string_vi
     steps.append(entry);
   }
   out["steps"] = steps;
-  py::dict hours;
-  hours["weekday"] = py::cast(baseline->weekday);
-  hours["weekend"] = py::cast(baseline->weekend);
-  out["hours"] = hours;
+  out["hours"] = py::cast(baseline->hours);
   py::list held;
   for (const BaselineHeld& item : baseline->held) {
     py::dict entry;

@@ -13,6 +13,8 @@ namespace tool_firewall {
 
 pybind11::dict to_dict(const Record& record);
 pybind11::list modes_list(const Engine& engine);
+pybind11::list snoozes_list(const Engine& engine);
+pybind11::list news_list(const Engine& engine, std::string_view tenant, std::string_view user);
 pybind11::dict summary_dict(const Engine& engine);
 pybind11::dict counters_dict(const Engine& engine);
 pybind11::dict metrics_dict(const Engine& engine);

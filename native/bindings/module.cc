@@ -9,6 +9,7 @@
 
 #include <algorithm>
 #include <chrono>
+#include <limits>
 #include <memory>
 #include <optional>
 #include <string>
@@ -41,8 +42,21 @@ py::tuple to_tuple(const Pack& pack) {
 
 struct PyReason {
   Reason reason;
-  std::string user, tool, previous;
+  std::string user, tool, previous, destination;
 };
+
+struct PyAftermath {
+  Aftermath after;
+};
+
+py::list reasons_of(const std::vector<Reason>& reasons, const Caller& caller, const Tool& tool,
+                    const Tool* previous, const std::string& destination) {
+  py::list out;
+  for (const Reason& reason : reasons)
+    out.append(
+        PyReason{reason, caller.user, tool.name, previous == nullptr ? "" : previous->name, destination});
+  return out;
+}
 
 Mode mode_or_throw(const std::string& name) {
   const std::optional<Mode> mode = mode_named(name);
@@ -75,6 +89,17 @@ std::map<std::string, std::string> names_of(const py::dict& names) {
   return out;
 }
 
+std::map<std::string, double, std::less<>> thresholds_of(const char* what, const py::dict& thresholds) {
+  std::map<std::string, double, std::less<>> out;
+  for (const auto& [name, value] : thresholds) {
+    const auto threshold = value.cast<double>();
+    if (!(threshold > 0 && threshold <= 1))
+      throw py::value_error(std::string(what) + ": must be over 0 and at most 1");
+    out.emplace(owned(name), threshold);
+  }
+  return out;
+}
+
 // One run over a file; kept as an object so that Python can name the arguments.
 struct PyReplay {
   std::shared_ptr<Engine> engine;
@@ -88,7 +113,10 @@ void bind_engine(py::module_& m) {
                        double half_life_days, double new_for_hours, double session_idle, double learning_days,
                        std::size_t max_users_per_tenant, std::size_t max_memory_mb, const py::dict& zones,
                        const std::string& default_zone, const py::dict& tenant_zones,
-                       const py::dict& user_zones, bool journaling) {
+                       const py::dict& user_zones, bool journaling, double rate_spike_floor,
+                       double burn_spike_floor, double session_budget, double day_budget,
+                       const py::dict& tenant_thresholds, const py::dict& tool_thresholds,
+                       const py::dict& user_thresholds) {
              if (burst_threshold < 1) throw py::value_error("burst_threshold: must be at least 1");
              if (!(burst_window > 0)) throw py::value_error("burst_window: must be more than 0");
              if (!(half_life_days > 0)) throw py::value_error("half_life_days: must be more than 0");
@@ -102,6 +130,13 @@ void bind_engine(py::module_& m) {
              settings.model.session_idle = session_idle;
              settings.model.users_per_tenant = max_users_per_tenant;
              settings.model.memory = max_memory_mb << 20;
+             settings.model.signals.rate_spike_floor = rate_spike_floor;
+             settings.model.signals.burn_spike_floor = burn_spike_floor;
+             settings.model.signals.session_budget = session_budget;
+             settings.model.signals.day_budget = day_budget;
+             settings.tenant_thresholds = thresholds_of("tenant_thresholds", tenant_thresholds);
+             settings.tool_thresholds = thresholds_of("tool_thresholds", tool_thresholds);
+             settings.user_thresholds = thresholds_of("user_thresholds", user_thresholds);
              settings.worker = worker;
              settings.learning_days = learning_days;
              settings.journaling = journaling;
@@ -119,7 +154,10 @@ void bind_engine(py::module_& m) {
            py::arg("max_users_per_tenant") = 100'000, py::arg("max_memory_mb") = 256,
            py::arg("zones") = py::dict(), py::arg("default_zone") = "UTC",
            py::arg("tenant_zones") = py::dict(), py::arg("user_zones") = py::dict(),
-           py::arg("journaling") = false)
+           py::arg("journaling") = false, py::arg("rate_spike_floor") = 100.,
+           py::arg("burn_spike_floor") = 1., py::arg("session_budget") = 0., py::arg("day_budget") = 0.,
+           py::arg("tenant_thresholds") = py::dict(), py::arg("tool_thresholds") = py::dict(),
+           py::arg("user_thresholds") = py::dict())
       .def(
           "caller",
           [](const Engine&, py::handle tenant, py::handle user, py::handle agent, py::handle group,
@@ -137,35 +175,42 @@ void bind_engine(py::module_& m) {
           py::arg("session") = "", py::arg("token") = "")
       .def(
           "policy",
-          [](const Engine&, const std::string& mode, double threshold, const py::iterable& exempt_tools) {
+          [](const Engine&, const std::string& mode, double threshold, const py::iterable& exempt_tools,
+             bool own_threshold) {
             auto policy = std::make_shared<InstancePolicy>();
             policy->mode = mode_or_throw(mode);
             if (!(threshold > 0 && threshold <= 1))
               throw py::value_error("threshold: must be over 0 and at most 1");
             policy->threshold = threshold;
+            policy->own_threshold = own_threshold;
             for (const py::handle tool : exempt_tools) policy->exempt_tools.insert(owned(tool));
             return policy;
           },
           py::kw_only(), py::arg("mode") = "learning", py::arg("threshold") = .5,
-          py::arg("exempt_tools") = py::tuple())
+          py::arg("exempt_tools") = py::tuple(), py::arg("own_threshold") = false)
       .def(
           "check",
           [](const std::shared_ptr<Engine>& engine, const InstancePolicy& policy, const CallerPtr& caller,
              py::handle server, py::handle tool, py::handle args, double now) {
             const Text server_text(server);
             const Text tool_text(tool);
-            return PyVerdict{engine->check(policy, caller, server_text.view(), tool_text.view(),
-                                           inspect(args, engine->hasher()), now),
-                             caller, engine};
+            const Arguments arguments = inspect(args, engine->hasher());
+            return PyVerdict{
+                engine->check(policy, caller, server_text.view(), tool_text.view(), arguments, now), caller,
+                engine, arguments.destinations.empty() ? "" : arguments.destinations.front()};
           },
           py::arg("policy"), py::arg("caller"), py::arg("server"), py::arg("tool"),
           py::arg("args").none(true), py::arg("now"))
       .def(
           "observe",
-          [](Engine& engine, std::uint64_t ticket, std::string_view outcome, double now) {
-            return engine.observe(ticket, outcome_or_throw(outcome), now);
+          [](Engine& engine, std::uint64_t ticket, std::string_view outcome, double now,
+             double cost) -> py::object {
+            Aftermath after = engine.observe(ticket, outcome_or_throw(outcome), cost, now);
+            if (after.decision == Decision::kAllow) return py::bool_(after.known);
+            return py::cast(PyAftermath{std::move(after)});
           },
-          py::arg("ticket"), py::arg("outcome"), py::arg("now"))
+          py::arg("ticket"), py::arg("outcome"), py::arg("now"),
+          py::arg("cost") = std::numeric_limits<double>::quiet_NaN())
       .def(
           "drain",
           [](Engine& engine, std::size_t limit) {
@@ -210,6 +255,13 @@ void bind_engine(py::module_& m) {
           py::arg("policy"), py::kw_only(), py::arg("tenant") = "", py::arg("user") = "",
           py::arg("tool") = "", py::arg("now") = 0.)
       .def("modes", &modes_list)
+      .def("snoozes", &snoozes_list)
+      .def(
+          "news",
+          [](const Engine& engine, py::handle tenant, py::handle user) {
+            return news_list(engine, Text(tenant).view(), Text(user).view());
+          },
+          py::arg("tenant") = "", py::arg("user") = "")
       .def("summary", &summary_dict)
       .def("principals", &principals_list)
       .def(
@@ -244,7 +296,8 @@ void bind_values(py::module_& m) {
       .def_property_readonly("value", [](const PyReason& r) { return r.reason.numbers.value; })
       .def_property_readonly("baseline", [](const PyReason& r) { return r.reason.numbers.baseline; })
       .def_property_readonly("text", [](const PyReason& r) {
-        return to_python(explain(r.reason.signal, r.reason.numbers, {r.user, r.tool, r.previous}));
+        return to_python(
+            explain(r.reason.signal, r.reason.numbers, {r.user, r.tool, r.previous, r.destination}));
       });
   py::class_<PyVerdict>(m, "Verdict", py::is_final())
       .def_property_readonly("ticket", [](const PyVerdict& v) { return v.verdict.ticket; })
@@ -263,12 +316,21 @@ void bind_values(py::module_& m) {
           [](const PyVerdict& v) {
             return to_python(v.verdict.previous == nullptr ? "" : v.verdict.previous->name);
           })
+      .def_property_readonly("snoozed", [](const PyVerdict& v) { return v.verdict.snoozed; })
       .def_property_readonly("reasons", [](const PyVerdict& v) {
-        py::list out;
-        for (const Reason& reason : v.verdict.reasons)
-          out.append(PyReason{reason, v.caller->user, v.verdict.tool->name,
-                              v.verdict.previous == nullptr ? "" : v.verdict.previous->name});
-        return out;
+        return reasons_of(v.verdict.reasons, *v.caller, *v.verdict.tool, v.verdict.previous, v.destination);
+      });
+  py::class_<PyAftermath>(m, "Aftermath", py::is_final())
+      .def_property_readonly("risk", [](const PyAftermath& a) { return a.after.risk; })
+      .def_property_readonly("decision",
+                             [](const PyAftermath& a) { return to_python(name_of(a.after.decision)); })
+      .def_property_readonly("mode", [](const PyAftermath& a) { return to_python(name_of(a.after.mode)); })
+      .def_property_readonly("snoozed", [](const PyAftermath& a) { return a.after.snoozed; })
+      .def_property_readonly("incident", [](const PyAftermath& a) { return incident_name(a.after.incident); })
+      .def_property_readonly("tool", [](const PyAftermath& a) { return to_python(a.after.tool->name); })
+      .def_property_readonly("user", [](const PyAftermath& a) { return to_python(a.after.caller->user); })
+      .def_property_readonly("reasons", [](const PyAftermath& a) {
+        return reasons_of(a.after.reasons, *a.after.caller, *a.after.tool, a.after.previous, "");
       });
 }
 
@@ -384,10 +446,15 @@ void bind_records(py::module_& m) {
       py::arg("server") = "", py::arg("tool"), py::arg("blocked") = false);
   m.def(
       "encode_outcome",
-      [](double ts, std::uint64_t worker, std::uint64_t seq, std::string_view outcome) {
-        return py::bytes(encode(OutcomeRecord{{worker, seq, ts}, outcome_or_throw(outcome)}));
+      [](double ts, std::uint64_t worker, std::uint64_t seq, std::string_view outcome, double cost) {
+        OutcomeRecord record;
+        record.id = {worker, seq, ts};
+        record.outcome = outcome_or_throw(outcome);
+        record.cost = cost;
+        return py::bytes(encode(record));
       },
-      py::kw_only(), py::arg("ts"), py::arg("worker"), py::arg("seq"), py::arg("outcome"));
+      py::kw_only(), py::arg("ts"), py::arg("worker"), py::arg("seq"), py::arg("outcome"),
+      py::arg("cost") = std::numeric_limits<double>::quiet_NaN());
 }
 
 void bind_replay(py::module_& m) {

@@ -44,12 +44,13 @@ class Screener {
     const Text server_text(server);
     const Text tool_text(tool);
     const CallerPtr who = caller.cast<CallerPtr>();
-    Verdict verdict = engine_->check(*policy_, who, server_text.view(), tool_text.view(),
-                                     inspect(args, engine_->hasher()), now);
+    const Arguments arguments = inspect(args, engine_->hasher());
+    Verdict verdict = engine_->check(*policy_, who, server_text.view(), tool_text.view(), arguments, now);
     if (PyObject_SetItem(state.ptr(), handover_.ptr(), py::int_(verdict.ticket).ptr()) != 0)
       throw py::error_already_set();
-    if (verdict.decision == Decision::kDeny && verdict.mode != Mode::kLearning)
-      return py::cast(PyVerdict{std::move(verdict), who, engine_});
+    if (verdict.decision == Decision::kDeny && verdict.mode != Mode::kLearning && !verdict.snoozed)
+      return py::cast(PyVerdict{std::move(verdict), who, engine_,
+                                arguments.destinations.empty() ? "" : arguments.destinations.front()});
     const py::object metadata = verdict.decision == Decision::kAllow ? ordinary(verdict) : notable(verdict);
     py::dict labelled;
     put(labelled, label_, metadata);

@@ -9,6 +9,7 @@
 
 #include <array>
 #include <memory>
+#include <string>
 #include <vector>
 
 #include "engine/engine.h"
@@ -21,6 +22,7 @@ struct PyVerdict {
   Verdict verdict;
   CallerPtr caller;
   std::shared_ptr<Engine> engine;
+  std::string destination;  // the first host among the arguments, "" for none
 };
 
 // Copies a pydantic model as pydantic's own BaseModel.__copy__ does (a new instance that gets its __dict__

@@ -2,13 +2,16 @@
 // One tool call as the engine sees it.
 #pragma once
 
+#include <array>
 #include <cstdint>
 #include <memory>
 #include <string>
 #include <unordered_set>
+#include <vector>
 
 #include "behavior/principals.h"
 #include "engine/verdict.h"
+#include "text/argument_reader.h"
 
 namespace tool_firewall {
 
@@ -21,6 +24,7 @@ struct Caller {
   std::string session;  // keyed digest, or whatever tells conversations of this user apart
   std::string token;    // keyed digest
   std::uint64_t session_id = 0;
+  std::array<std::uint64_t, 2> identity{};  // of agent and token, 0 when unknown
 
   // Filled in by the engine; renewed when the principal was evicted.
   PrincipalPtr principal;
@@ -33,13 +37,16 @@ using CallerPtr = std::shared_ptr<Caller>;
 struct InstancePolicy {
   Mode mode = Mode::kLearning;                   // until a control record says otherwise
   double threshold = .5;                         // risk from which a call should be stopped
+  bool own_threshold = false;                    // it was said for this instance's tool
   std::unordered_set<std::string> exempt_tools;  // may be called with arguments that cannot be inspected
 };
 
 // What was found out about the arguments by walking them once.
 struct Arguments {
   Inspection inspection = Inspection::kInspected;
-  std::uint64_t digest = 0;  // keyed, independent of the order of keys
+  std::uint64_t digest = 0;               // keyed, independent of the order of keys
+  ArgumentFacts facts;                    // none when it could not be inspected
+  std::vector<std::string> destinations;  // hosts, at most kMostDestinations
 };
 
 }  // namespace tool_firewall

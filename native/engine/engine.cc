@@ -2,9 +2,12 @@
 #include "engine/engine.h"
 
 #include <algorithm>
+#include <charconv>
 #include <cmath>
 #include <stdexcept>
 #include <utility>
+
+#include "engine/news.h"
 
 #define XXH_INLINE_ALL
 #include <xxhash.h>
@@ -64,6 +67,8 @@ void Engine::resolve(Caller& caller) {
   caller.tenant_level = &tenant.peers;
   caller.group_level = &model_.principals().group(tenant, caller.group);
   caller.session_id = hasher_.text(caller.session);
+  caller.identity = {caller.agent.empty() ? 0 : hasher_.text(caller.agent),
+                     caller.token.empty() ? 0 : hasher_.text(caller.token)};
 }
 
 const Tool& Engine::tool_named(std::string_view server, std::string_view name) {
@@ -92,12 +97,25 @@ void Engine::decide(const InstancePolicy& policy, const Caller& caller, std::str
   if (arguments.inspection != Inspection::kInspected && !policy.exempt_tools.contains(std::string(tool))) {
     verdict.inspection = arguments.inspection;
     verdict.decision = Decision::kDeny;
-  } else if (verdict.risk >= policy.threshold) {
-    verdict.decision = Decision::kDeny;
-  } else if (verdict.risk >= kNotable) {
-    verdict.decision = Decision::kAudit;
+  } else {
+    verdict.decision = decision_of(verdict.risk, threshold_for(policy, caller, tool));
+    verdict.snoozed = snoozes_.active(caller.tenant, tool, caller.user, now);
   }
-  verdict.blocked = verdict.decision == Decision::kDeny && verdict.mode == Mode::kBlock;
+  verdict.blocked = verdict.decision == Decision::kDeny && verdict.mode == Mode::kBlock && !verdict.snoozed;
+}
+
+double Engine::threshold_for(const InstancePolicy& policy, const Caller& caller,
+                             std::string_view tool) const {
+  const auto said = [](const auto& thresholds, std::string_view name) {
+    const auto found = thresholds.empty() ? thresholds.end() : thresholds.find(name);
+    return found == thresholds.end() ? 0 : found->second;
+  };
+  if (const double of_user = said(settings_.user_thresholds, caller.user); of_user > 0) return of_user;
+  if (const double of_tool = said(settings_.tool_thresholds, tool); of_tool > 0) return of_tool;
+  if (policy.own_threshold) return policy.threshold;
+  if (const double of_tenant = said(settings_.tenant_thresholds, caller.tenant); of_tenant > 0)
+    return of_tenant;
+  return policy.threshold;
 }
 
 Verdict Engine::check(const InstancePolicy& policy, const CallerPtr& caller, std::string_view server,
@@ -113,7 +131,12 @@ Verdict Engine::check(const InstancePolicy& policy, const CallerPtr& caller, std
   verdict.incident = hasher_.pair(kIncidentKind, id.worker, id.seq);
   InFlight::Call& call = next_call({id.worker, id.seq, when.everybody});
   Score score = model_.score(caller->principal, *caller->group_level, *caller->tenant_level,
-                             caller->session_id, *verdict.tool, when, call.scored, [&](double risk) {
+                             {caller->session_id,
+                              *verdict.tool,
+                              {arguments.facts.begin(), arguments.facts.size()},
+                              arguments.digest,
+                              caller->identity},
+                             when, call.scored, [&](double risk) {
                                verdict.risk = risk;
                                decide(policy, *caller, tool, arguments, when.everybody, verdict);
                                return verdict.blocked;
@@ -128,30 +151,66 @@ Verdict Engine::check(const InstancePolicy& policy, const CallerPtr& caller, std
   const auto bucket = std::lower_bound(kRiskBuckets.begin(), kRiskBuckets.end(), verdict.risk);
   ++counts_.risk[static_cast<std::size_t>(bucket - kRiskBuckets.begin())];
 
-  if (!verdict.blocked) verdict.ticket = in_flight_.add(false);
+  if (!verdict.blocked) {
+    call.caller = caller;
+    call.previous = verdict.previous;
+    call.incident = verdict.incident;
+    call.threshold = threshold_for(policy, *caller, tool);
+    call.decision = verdict.decision;
+    call.mode = verdict.mode;
+    call.snoozed = verdict.snoozed;
+    verdict.ticket = in_flight_.add(false);
+  }
   if (settings_.journaling)
-    push(verdict.decision != Decision::kAllow, QueuedCall{id, verdict, arguments.digest, caller});
+    push(verdict.decision != Decision::kAllow, QueuedCall{id,
+                                                          verdict,
+                                                          arguments.digest,
+                                                          {arguments.facts.begin(), arguments.facts.end()},
+                                                          arguments.destinations,
+                                                          caller});
   return verdict;
 }
 
-bool Engine::observe(std::uint64_t ticket, Outcome outcome, double now) {
+Decision Engine::decision_of(double risk, double threshold) {
+  return risk >= threshold ? Decision::kDeny : risk >= kNotable ? Decision::kAudit : Decision::kAllow;
+}
+
+Aftermath Engine::observe(std::uint64_t ticket, Outcome outcome, double cost, double now) {
   now = possible(now);
   expire(clock_.settled(now));
-  const std::optional<InFlight::Call> call = in_flight_.take(ticket);
+  Aftermath after;
+  std::optional<InFlight::Call> call = in_flight_.take(ticket);
   if (!call) {
     ++counts_.unpaired;
-    return false;
+    return after;
   }
   ++counts_.outcomes[index(outcome)];
-  model_.learn(call->scored);
-  if (settings_.journaling) push(false, OutcomeRecord{{call->id.worker, call->id.seq, now}, outcome});
-  return true;
+  Score score = model_.end(call->scored, {clock_.settled(now), outcome == Outcome::kOk, cost});
+  after.known = true;
+  after.risk = score.risk;
+  const Decision decision = decision_of(score.risk, call->threshold);
+  const QueuedOutcome ended{{call->id.worker, call->id.seq, now}, outcome, cost, score.risk};
+  if (decision <= call->decision) {
+    if (settings_.journaling) push(false, ended);
+    return after;
+  }
+  after.decision = decision;
+  after.mode = call->mode;
+  after.snoozed = call->snoozed;
+  after.incident = call->incident;
+  after.reasons = std::move(score.reasons);
+  after.tool = call->scored.tool;
+  after.previous = call->previous;
+  after.caller = std::move(call->caller);
+  ++counts_.after[index(decision)];
+  if (settings_.journaling) push(true, QueuedAftermath{ended, after});
+  return after;
 }
 
 void Engine::expire(double now) {
   while (const std::optional<InFlight::Call> call = in_flight_.take_done(now)) {
     ++counts_.assumed_done;
-    model_.learn(call->scored);
+    learn(*call);
   }
 }
 
@@ -176,7 +235,7 @@ InFlight::Call& Engine::next_call(const RecordId& id) {
   call.id = id;
   if (overflow) {
     ++counts_.crowded_out;
-    model_.learn(overflow->scored);
+    learn(*overflow);
   }
   return call;
 }
@@ -191,29 +250,53 @@ void Engine::push(bool finding, Queueable what) {
 }
 
 std::string Engine::encode_queued(const Queued& queued) {
-  if (const auto* outcome = std::get_if<OutcomeRecord>(&queued.what)) return encode(*outcome);
+  const auto about = [](Circumstances& record, const Caller& caller, const Tool& tool, const Tool* previous) {
+    record.tenant = caller.tenant;
+    record.user = caller.user;
+    record.agent = caller.agent;
+    record.group = caller.group;
+    record.session = caller.session;
+    record.token = caller.token;
+    record.server = tool.server;
+    record.tool = tool.name;
+    record.previous = previous == nullptr ? "" : previous->name;
+  };
+  const auto told = [](Circumstances& record, const auto& by) {
+    record.mode = by.mode;
+    record.snoozed = by.snoozed;
+    record.incident = by.incident;
+    record.reasons = by.reasons;
+  };
+  const auto ended = [](const QueuedOutcome& outcome) {
+    OutcomeRecord record;
+    record.id = outcome.id;
+    record.outcome = outcome.outcome;
+    record.cost = outcome.cost;
+    record.risk = outcome.risk;
+    return record;
+  };
+  if (const auto* outcome = std::get_if<QueuedOutcome>(&queued.what)) return encode(ended(*outcome));
   if (const auto* control = std::get_if<ControlRecord>(&queued.what)) return encode(*control);
+  if (const auto* after = std::get_if<QueuedAftermath>(&queued.what)) {
+    OutcomeRecord record = ended(after->outcome);
+    record.decision = after->aftermath.decision;
+    told(record.found, after->aftermath);
+    about(record.found, *after->aftermath.caller, *after->aftermath.tool, after->aftermath.previous);
+    return encode(record);
+  }
   const auto& call = std::get<QueuedCall>(queued.what);
-  const Verdict& verdict = call.verdict;
-  const Caller& caller = *call.caller;
-  return encode(CallRecord{.id = call.id,
-                           .blocked = verdict.blocked,
-                           .decision = verdict.decision,
-                           .mode = verdict.mode,
-                           .inspection = verdict.inspection,
-                           .risk = verdict.risk,
-                           .arguments = call.arguments,
-                           .incident = verdict.incident,
-                           .tenant = caller.tenant,
-                           .user = caller.user,
-                           .agent = caller.agent,
-                           .group = caller.group,
-                           .session = caller.session,
-                           .token = caller.token,
-                           .server = verdict.tool->server,
-                           .tool = verdict.tool->name,
-                           .previous = verdict.previous == nullptr ? "" : verdict.previous->name,
-                           .reasons = verdict.reasons});
+  CallRecord record;
+  record.id = call.id;
+  record.blocked = call.verdict.blocked;
+  record.decision = call.verdict.decision;
+  record.inspection = call.verdict.inspection;
+  record.risk = call.verdict.risk;
+  record.arguments = call.arguments;
+  record.facts = call.facts;
+  record.destinations = call.destinations;
+  told(record, call.verdict);
+  about(record, *call.caller, *call.verdict.tool, call.verdict.previous);
+  return encode(record);
 }
 
 std::vector<Pack> Engine::drain(std::size_t limit) {
@@ -293,8 +376,9 @@ void Engine::apply_record(CallRecord& record) {
   caller->group = std::move(record.group);
   caller->session = std::move(record.session);
   caller->token = std::move(record.token);
-  const std::uint64_t key = hasher_.pair(kCallerKind, hasher_.text(caller->tenant, caller->user),
-                                         hasher_.text(caller->group, caller->session));
+  const std::uint64_t key = hasher_.pair(
+      kCallerKind, hasher_.text(caller->tenant, caller->user),
+      hasher_.pair(0, hasher_.text(caller->group, caller->session), hasher_.text(caller->agent)));
   const auto [found, fresh] = applied_callers_.try_emplace(key, std::move(caller));
   caller = found->second;
   if (fresh) {
@@ -310,20 +394,28 @@ void Engine::apply_record(CallRecord& record) {
   // History has conversations of its own.
   const std::uint64_t session =
       when.past ? hasher_.pair(kHistoryKind, caller->session_id) : caller->session_id;
-  model_.score(caller->principal, *caller->group_level, *caller->tenant_level, session,
-               tool_named(record.server, record.tool), when,
-               next_call({record.id.worker, record.id.seq, when.everybody}).scored,
-               [&](double) { return record.blocked; });
+  model_.score(
+      caller->principal, *caller->group_level, *caller->tenant_level,
+      {session, tool_named(record.server, record.tool), record.facts, record.arguments, caller->identity},
+      when, next_call({record.id.worker, record.id.seq, when.everybody}).scored,
+      [&](double) { return record.blocked; });
   if (!record.blocked) in_flight_.add(true);
 }
 
 void Engine::apply_record(OutcomeRecord& record) {
   expire(clock_.settled(record.id.ts));
-  if (const auto call = in_flight_.take(record.id.worker, record.id.seq)) model_.learn(call->scored);
+  if (const auto call = in_flight_.take(record.id.worker, record.id.seq))
+    model_.end(call->scored, {clock_.settled(record.id.ts), record.outcome == Outcome::kOk, record.cost});
 }
 
 void Engine::apply_record(ControlRecord& record) {
-  if (record.action != "mode") return;  // of a newer version: not ours to judge
+  if (record.action == "mode") set_mode(record);
+  if (record.action == "snooze") set_snooze(record);
+  if (record.action == "accept" || record.action == "reject") judge(record);
+  // Anything else is for other readers, or of a newer version: not ours to judge.
+}
+
+void Engine::set_mode(ControlRecord& record) {
   Scope scope{std::move(record.tenant), std::move(record.tool), std::move(record.user)};
   if (record.value.empty()) {
     modes_.clear(scope);
@@ -332,6 +424,39 @@ void Engine::apply_record(ControlRecord& record) {
   const std::optional<Mode> mode = mode_named(record.value);
   if (!mode) throw RecordError("control record: unknown mode");
   modes_.set({std::move(scope), *mode, record.id.ts, std::move(record.by), std::move(record.why)});
+}
+
+void Engine::set_snooze(ControlRecord& record) {
+  Scope scope{std::move(record.tenant), std::move(record.tool), std::move(record.user)};
+  double until = 0;
+  if (!record.value.empty()) {
+    const char* const end = record.value.data() + record.value.size();
+    const auto read = std::from_chars(record.value.data(), end, until);
+    if (read.ec != std::errc() || read.ptr != end || !std::isfinite(until))
+      throw RecordError("control record: no time to snooze until");
+  }
+  snoozes_.set({std::move(scope), until, 0, std::move(record.by), std::move(record.why)}, record.id.ts);
+}
+
+// accept and reject: of somebody and something that is not known (any more) there is nothing to say.
+void Engine::judge(const ControlRecord& record) {
+  const PrincipalPtr user = model_.principals().find(record.tenant, record.user);
+  if (!user) return;
+  const bool accepts = record.action == "accept";
+  const std::optional<std::uint64_t> item = news_item(record.value);
+  if (!item) {
+    if (accepts) model_.accept_habit(*user, record.value);
+    return;
+  }
+  Caller caller;
+  caller.tenant = record.tenant;
+  caller.user = record.user;
+  caller.group = user->group;
+  resolve(caller);
+  if (accepts)
+    model_.accept(*user, *caller.group_level, *caller.tenant_level, *item, clock_.newest());
+  else
+    model_.reject(*user, *caller.group_level, *caller.tenant_level, *item, clock_.newest());
 }
 
 }  // namespace tool_firewall

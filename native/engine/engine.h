@@ -27,6 +27,7 @@
 #include "engine/call.h"
 #include "engine/in_flight.h"
 #include "engine/modes.h"
+#include "engine/snoozes.h"
 #include "engine/verdict.h"
 #include "journal/pack.h"
 #include "journal/record.h"
@@ -38,6 +39,8 @@ namespace tool_firewall {
 struct EngineSettings {
   ModelSettings model;
   std::uint64_t worker = 0;  // marks this process's records
+  // Risks from which calls are acted on, before what a plugin instance says; by tool, user, tenant.
+  std::map<std::string, double, std::less<>> tenant_thresholds, tool_thresholds, user_thresholds;
   double learning_days = 0;  // learning mode turns into warn by itself after so long; 0: never
   bool journaling = false;   // keep records for drain()
   std::string default_zone = "UTC";
@@ -58,6 +61,7 @@ class Engine {
     std::array<std::array<std::uint64_t, 4>, 3> verdicts{};          // [decision][mode], of this process
     std::array<std::array<std::uint64_t, 4>, 3> applied_verdicts{};  // of the records it applied
     std::array<std::uint64_t, 4> outcomes{};
+    std::array<std::uint64_t, 3> after{};  // [decision], of what only the end of a call showed
     std::array<std::uint64_t, kRiskBuckets.size()> risk{};  // not cumulative
     double risk_sum = 0;
     std::uint64_t blocked = 0;
@@ -84,8 +88,8 @@ class Engine {
   Verdict check(const InstancePolicy& policy, const CallerPtr& caller, std::string_view server,
                 std::string_view tool, const Arguments& arguments, double now);
 
-  // False when the ticket is unknown, which is counted.
-  bool observe(std::uint64_t ticket, Outcome outcome, double now);
+  // `cost`: of this call, NaN when not known. An unknown ticket is counted.
+  Aftermath observe(std::uint64_t ticket, Outcome outcome, double cost, double now);
 
   // Ends calls that have been running for five minutes by `now`.
   void expire(double now);
@@ -111,6 +115,7 @@ class Engine {
                      std::string_view user, double now) const;
 
   const Modes& modes() const { return modes_; }
+  const Snoozes& snoozes() const { return snoozes_; }
   const Counts& counts() const { return counts_; }
   Model& model() { return model_; }
   const Model& model() const { return model_; }
@@ -133,9 +138,21 @@ class Engine {
     RecordId id;
     Verdict verdict;
     std::uint64_t arguments;
+    std::vector<ArgumentFact> facts;
+    std::vector<std::string> destinations;
     std::shared_ptr<const Caller> caller;
   };
-  using Queueable = std::variant<QueuedCall, OutcomeRecord, ControlRecord>;
+  struct QueuedOutcome {
+    RecordId id;
+    Outcome outcome;
+    double cost;
+    double risk;
+  };
+  struct QueuedAftermath {
+    QueuedOutcome outcome;
+    Aftermath aftermath;
+  };
+  using Queueable = std::variant<QueuedCall, QueuedOutcome, QueuedAftermath, ControlRecord>;
   struct Queued {
     std::uint64_t order;
     Queueable what;
@@ -152,17 +169,24 @@ class Engine {
   InFlight::Call& next_call(const RecordId& id);
   void push(bool finding, Queueable what);
   static std::string encode_queued(const Queued& queued);
+  void learn(const InFlight::Call& call) { model_.end(call.scored, {}); }
+  static Decision decision_of(double risk, double threshold);
+  double threshold_for(const InstancePolicy& policy, const Caller& caller, std::string_view tool) const;
   bool apply_one(std::string_view record);
   bool seen(const RecordId& id);
   void apply_record(CallRecord& record);
   void apply_record(OutcomeRecord& record);
   void apply_record(ControlRecord& record);
+  void set_mode(ControlRecord& record);
+  void set_snooze(ControlRecord& record);
+  void judge(const ControlRecord& record);
 
   EngineSettings settings_;
   Hasher hasher_;
   Seal seal_;
   Model model_;
   Modes modes_;
+  Snoozes snoozes_;
   InFlight in_flight_;
   Counts counts_;
   Zone utc_;

@@ -9,6 +9,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <deque>
+#include <memory>
 #include <optional>
 #include <unordered_map>
 #include <vector>
@@ -27,6 +28,14 @@ class InFlight {
   struct Call {
     Scored scored;
     RecordId id;
+    // What an Aftermath needs, of calls of this process.
+    std::shared_ptr<const Caller> caller;
+    const Tool* previous = nullptr;
+    std::uint64_t incident = 0;
+    double threshold = 1;
+    Decision decision = Decision::kAllow;
+    Mode mode = Mode::kLearning;
+    bool snoozed = false;
   };
 
   // A place for the next call, to be filled in by the caller; valid until the next use of this object.

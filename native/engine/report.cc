@@ -6,7 +6,11 @@
 namespace tool_firewall {
 namespace {
 
-constexpr std::size_t kHours = 24;
+constexpr std::string_view kHourFact = "hour_";  // of off_hours
+
+std::size_t hour_of(std::string_view fact) {
+  return static_cast<std::size_t>(std::stoi(std::string(fact.substr(kHourFact.size())))) % 24;
+}
 
 std::string_view name_of(ItemKind kind) {
   switch (kind) {
@@ -15,9 +19,11 @@ std::string_view name_of(ItemKind kind) {
     case ItemKind::kStep:
       return "step";
     case ItemKind::kSkip:
+      return "skip";
+    case ItemKind::kArgument:
       break;
   }
-  return "skip";
+  return "argument";
 }
 
 std::string name_or_empty(const Tool* tool) { return tool == nullptr ? "" : tool->name; }
@@ -81,11 +87,8 @@ std::optional<Baseline> baseline_of(Engine& engine, std::string_view tenant, std
   std::sort(out.tools.begin(), out.tools.end(),
             [](const auto& a, const auto& b) { return a.count > b.count; });
   out.steps = steps_between(engine, levels, used, weight);
-  for (std::size_t bin = 0; bin < Zone::kHourBins; ++bin) {
-    const std::uint64_t cell = engine.hasher().pair(static_cast<std::uint64_t>(KeyKind::kHour), bin);
-    (bin < kHours ? out.weekday : out.weekend)[bin % kHours] = principal->counts.get(cell) / weight;
-  }
   for (const HeldItem& held : principal->held) {
+    if (held.state != HeldItem::State::kHeld) continue;
     const double until = held.since + engine.model().new_for();
     if (until > engine.last_call())
       out.held.push_back(
@@ -93,6 +96,11 @@ std::optional<Baseline> baseline_of(Engine& engine, std::string_view tenant, std
   }
   for (const SignalPtr& signal : engine.model().signals()) {
     std::vector<Fact> facts = signal->facts(levels, engine.last_call());
+    if (signal->name() == "off_hours") {
+      for (const Fact& fact : facts)
+        if (fact.name.starts_with(kHourFact)) out.hours[hour_of(fact.name)] = fact.value;
+      std::erase_if(facts, [](const Fact& fact) { return fact.name.starts_with(kHourFact); });
+    }
     if (!facts.empty()) out.signals.push_back({std::string(signal->name()), std::move(facts)});
   }
   return out;

@@ -23,7 +23,7 @@ struct BaselineStep {
 };
 
 struct BaselineHeld {
-  std::string kind;  // tool | step | skip
+  std::string kind;  // tool | step | skip | argument
   std::string tool, from;
   double until = 0;  // s
 };
@@ -36,11 +36,11 @@ struct BaselineSignal {
 struct Baseline {
   std::string tenant, user, group, zone;
   std::uint64_t calls = 0;
-  double first = 0, last = 0;                   // s
-  std::vector<BaselineTool> tools;              // most used first
-  std::vector<BaselineStep> steps;              // most used first, at most kMostSteps
-  std::array<double, 24> weekday{}, weekend{};  // session starts by local hour, decayed
-  std::vector<BaselineHeld> held;               // what is still new
+  double first = 0, last = 0;       // s
+  std::vector<BaselineTool> tools;  // most used first
+  std::vector<BaselineStep> steps;  // most used first, at most kMostSteps
+  std::array<double, 24> hours{};   // on how many days active then, by local hour, decayed
+  std::vector<BaselineHeld> held;   // what is still new
   std::vector<BaselineSignal> signals;
 };
 

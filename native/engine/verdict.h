@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <memory>
 #include <optional>
 #include <string>
 #include <string_view>
@@ -11,6 +12,8 @@
 #include "behavior/model.h"
 
 namespace tool_firewall {
+
+struct Caller;
 
 // What happens to a call that should be stopped. Values are written into records: append.
 //   learning  nothing, quietly     warn    it runs and is logged
@@ -45,9 +48,25 @@ struct Verdict {
   Mode mode = Mode::kLearning;
   Inspection inspection = Inspection::kInspected;
   bool blocked = false;
+  bool snoozed = false;  // an operator asked for quiet: nothing is said, nothing stopped
   std::vector<Reason> reasons;
   const Tool* tool = nullptr;
   const Tool* previous = nullptr;
+};
+
+// What the end of a call showed. Its decision is one of its own: what would have been said of the call, had
+// all been known before. It is allow unless that is more than what was said.
+struct Aftermath {
+  bool known = false;  // the ticket
+  double risk = 0;     // 0..1, at least that of the verdict
+  Decision decision = Decision::kAllow;
+  Mode mode = Mode::kLearning;
+  bool snoozed = false;
+  std::uint64_t incident = 0;
+  std::vector<Reason> reasons;
+  const Tool* tool = nullptr;
+  const Tool* previous = nullptr;
+  std::shared_ptr<const Caller> caller;
 };
 
 // "tf-" and twelve hex digits.

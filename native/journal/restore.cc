@@ -71,6 +71,7 @@ class SnapshotReader {
     section(Section::kModes, &SnapshotReader::modes);
     section(Section::kFollowed, &SnapshotReader::followed);
     section(Section::kTotals, &SnapshotReader::totals);
+    if (format_ > kFirstFormat) section(Section::kSnoozes, &SnapshotReader::snoozes);
     in_.end();
     move_in();
     return label;
@@ -78,11 +79,12 @@ class SnapshotReader {
 
  private:
   static constexpr std::uint32_t kLargestState = 1U << 20;  // bytes
+  static constexpr std::uint16_t kFirstFormat = 1;
 
   // What one signal wrote, and which it is now; nullptr when it is gone.
   struct Placed {
     const Signal* signal;
-    std::uint32_t user, peers;  // bytes
+    std::uint32_t user, peers, session;  // bytes
   };
 
   Model& model() { return engine_.model_; }
@@ -114,9 +116,10 @@ class SnapshotReader {
       const auto& own = model().signals_;
       const auto found =
           std::find_if(own.begin(), own.end(), [&](const SignalPtr& s) { return s->name() == name; });
-      Placed placed{found == own.end() ? nullptr : found->get(), 0, 0};
+      Placed placed{found == own.end() ? nullptr : found->get(), 0, 0, 0};
       in(placed.user, placed.peers);
-      if (placed.user > kLargestState || placed.peers > kLargestState)
+      if (format_ > kFirstFormat) in(placed.session);
+      if (std::max({placed.user, placed.peers, placed.session}) > kLargestState)
         StateReader::wrong("a state is too large");
       signals_.push_back(placed);
       for (std::size_t channels = in.count(4); channels > 0; --channels)
@@ -198,6 +201,7 @@ class SnapshotReader {
     in(one.epoch);
     one.counts.read(in);
     settle(one.counts, one.epoch);
+    if (format_ > kFirstFormat) one.shares.read(in);
     one.calibrators.read(in, channels_);
     for (const Placed& placed : signals_) adopt(placed.signal, in.raw(placed.peers), one);
   }
@@ -229,7 +233,7 @@ class SnapshotReader {
   }
 
   PrincipalPtr principal(StateReader& in, const std::string& tenant) {
-    auto user = std::make_shared<Principal>(tenant, in.text(), principals_.sizes_.user_state);
+    auto user = std::make_shared<Principal>(tenant, in.text(), principals_.sizes_.state.user);
     users_.push_back(user);
     user->zone = &engine_.zone_of(tenant, user->user);
     snapshot::principal_fields(*user, in);
@@ -247,13 +251,19 @@ class SnapshotReader {
       snapshot::held_fields(one, in);
       one.tool = picked(in, tool_order_);
       one.from = tool_or_none(in);
-      one.kind = in.choice(ItemKind::kSkip);
+      one.kind = in.choice(ItemKind::kArgument);
+      if (one.kind == ItemKind::kSkip && one.from == nullptr) StateReader::wrong("a skip from nowhere");
+      if (format_ > kFirstFormat) {
+        one.state = in.choice(HeldItem::State::kRejected);
+        one.argument = in.choice(kLastArgumentKind);
+      }
     }
     return user;
   }
 
-  Session session(StateReader& in) const {
+  Session session(StateReader& in) {
     Session session;
+    session.begin(0, model().session_bytes_);
     snapshot::session_fields(session, in);
     for (const std::optional<std::size_t>& channel : channels_) {
       const auto rare = in.number<double>();
@@ -264,6 +274,8 @@ class SnapshotReader {
     if (earlier > kEarlierTools) StateReader::wrong("too many earlier tools");
     session.earlier_count = static_cast<std::uint32_t>(earlier);
     for (std::size_t i = 0; i < earlier; ++i) session.earlier[i] = picked(in, tool_order_);
+    for (const Placed& placed : signals_)
+      if (placed.session > 0) adopt(placed.signal, in.raw(placed.session), session);
     return session;
   }
 
@@ -276,7 +288,8 @@ class SnapshotReader {
       Scored& scored = call.scored;
       snapshot::id_fields(call.id, in);
       snapshot::scored_fields(scored, in);
-      if (scored.hour_bin >= Zone::kHourBins) StateReader::wrong("an hour that is none");
+      if (format_ > kFirstFormat) snapshot::scored_ending_fields(scored, in);
+      if (scored.local.hour_bin >= Zone::kHourBins) StateReader::wrong("an hour that is none");
       scored.tool = picked(in, tool_order_);
       scored.user = picked(in, users_);
       scored.group = picked(in, peers_);
@@ -290,7 +303,20 @@ class SnapshotReader {
         key.kind = in.choice(ItemKind::kSkip);
         key.from = tool_or_none(in);
       }
+      if (format_ > kFirstFormat) arguments(in, scored.arguments);
       in_flight_.add(true);
+    }
+  }
+
+  static void arguments(StateReader& in, ArgumentKeys& keys) {
+    const std::size_t size = in.count(19);
+    if (size > ArgumentFacts::kMost) StateReader::wrong("too many arguments");
+    for (std::size_t i = 0; i < size; ++i) {
+      ArgumentKey key;
+      in(key.known, key.place);
+      key.kind = in.choice(kLastArgumentKind);
+      in(key.second, key.again);
+      keys.add(key);
     }
   }
 
@@ -301,6 +327,14 @@ class SnapshotReader {
       record.mode = in.choice(Mode::kBlock);
       in(record.since, record.by, record.why);
       modes_.set(std::move(record));
+    }
+  }
+
+  void snoozes(StateReader& in) {
+    for (std::size_t left = in.count(40); left > 0; --left) {
+      Snooze one;
+      in(one.scope.tenant, one.scope.tool, one.scope.user, one.until, one.first, one.by, one.why);
+      snoozes_.restore(std::move(one));
     }
   }
 
@@ -334,6 +368,7 @@ class SnapshotReader {
     engine_.tool_order_ = std::move(tool_order_);
     engine_.in_flight_ = std::move(in_flight_);
     engine_.modes_ = std::move(modes_);
+    engine_.snoozes_ = std::move(snoozes_);
     // Its own numbers go on where they ended, or nobody would read its next records.
     if (const auto own = followed_.find(engine_.settings_.worker); own != followed_.end())
       engine_.seq_ = std::max(engine_.seq_, own->second.seq);
@@ -366,6 +401,7 @@ class SnapshotReader {
   std::vector<PrincipalPtr> users_;
   InFlight in_flight_;
   Modes modes_;
+  Snoozes snoozes_;
   decltype(Engine::followed_) followed_;
   std::uint64_t follow_order_ = 0;
   std::uint64_t read_digest_ = 0;

@@ -35,6 +35,7 @@ class SnapshotWriter {
     section(Section::kModes, &SnapshotWriter::modes);
     section(Section::kFollowed, &SnapshotWriter::followed);
     section(Section::kTotals, &SnapshotWriter::totals);
+    section(Section::kSnoozes, &SnapshotWriter::snoozes);
     const std::uint64_t size = out_.size() + Seal::kSumBytes;
     std::memcpy(out_.bytes().data() + snapshot::kSizeAt, &size, sizeof size);
     const Seal::Sum sum = engine_.seal_.of(out_.bytes());
@@ -73,6 +74,7 @@ class SnapshotWriter {
       out_(std::string(signal->name()));
       count(size.user);
       count(size.peers);
+      count(size.session);
       count(signal->channels().size());
       for (const Channel& channel : signal->channels()) out_(std::string(channel.name));
     }
@@ -120,6 +122,7 @@ class SnapshotWriter {
     peers_.emplace(&one, static_cast<std::uint32_t>(peers_.size() + 1));
     out_(one.name, one.epoch);
     one.counts.write(out_);
+    one.shares.write(out_);
     one.calibrators.write(out_);
     for (const SignalPtr& signal : model().signals_) block(signal->bytes_in(one));
   }
@@ -169,13 +172,14 @@ class SnapshotWriter {
       tool(session->previous);
       count(session->earlier_count);
       for (std::uint32_t i = 0; i < session->earlier_count; ++i) tool(session->earlier[i]);
+      for (const SignalPtr& signal : model().signals_) block(signal->bytes_in(*session));
     }
     count(user.held.size());
     for (const HeldItem& held : user.held) {
       snapshot::held_fields(held, out_);
       tool(held.tool);
       tool(held.from);
-      out_(held.kind);
+      out_(held.kind, held.state, held.argument);
     }
   }
 
@@ -189,6 +193,7 @@ class SnapshotWriter {
       const Scored& scored = call.scored;
       snapshot::id_fields(call.id, out_);
       snapshot::scored_fields(scored, out_);
+      snapshot::scored_ending_fields(scored, out_);
       tool(scored.tool);
       out_(principals_.at(scored.user.get()), peers_.at(scored.group), peers_.at(scored.tenant));
       count(scored.item_count);
@@ -197,6 +202,9 @@ class SnapshotWriter {
         out_(item.row, item.cell, item.kind);
         tool(item.from);
       }
+      count(scored.arguments.size());
+      for (const ArgumentKey& key : scored.arguments)
+        out_(key.known, key.place, key.kind, key.second, key.again);
     });
   }
 
@@ -205,6 +213,13 @@ class SnapshotWriter {
     count(records.size());
     for (const ModeRecord& r : records)
       out_(r.scope.tenant, r.scope.tool, r.scope.user, r.mode, r.since, r.by, r.why);
+  }
+
+  void snoozes() {
+    const std::vector<Snooze> all = engine_.snoozes_.all();
+    count(all.size());
+    for (const Snooze& one : all)
+      out_(one.scope.tenant, one.scope.tool, one.scope.user, one.until, one.first, one.by, one.why);
   }
 
   // How far each worker was read, the longest quiet first; this one too, as it need not read its own.

@@ -17,6 +17,7 @@
 //   half-life          counts keep what they are worth at the newest time and fade with the new one from
 //   there time zones         each user's zone is the one set now; hours learned before stay as they are burst
 //   threshold    see burst.cc users per tenant   when there are too many, those go who would be evicted next
+// Format 1 had nothing of arguments, of how calls end, or of what signals keep of a session.
 // A signal, or channel, that this release does not know is left out; one the snapshot does not know starts
 // empty. The counters of the process (Engine::Counts) are not part of it, apart from the verdicts by
 // decision.
@@ -32,7 +33,7 @@
 
 namespace tool_firewall {
 
-inline constexpr std::uint16_t kSnapshotFormat = 1;
+inline constexpr std::uint16_t kSnapshotFormat = 2;
 inline constexpr std::uint16_t kOldestSnapshotFormat = 1;
 inline constexpr std::size_t kLongestLabel = 4096;  // bytes
 

@@ -30,6 +30,7 @@ enum class Section : std::uint32_t {
   kModes,
   kFollowed,
   kTotals,
+  kSnoozes,  // since format 2
 };
 
 // A changed clock needs its fields here, and a new format.
@@ -51,9 +52,10 @@ void principal_fields(User& user, Io& io) {
 }
 
 // Who adds a field to one of these must write it, too.
-static_assert(sizeof(Session) == 8 * (4 + kEarlierTools + kMostChannels));
+static_assert(sizeof(Session) == 8 * (5 + kEarlierTools + kMostChannels));
 static_assert(sizeof(HeldItem) == 48 && sizeof(ItemKey) == 32);
-static_assert(sizeof(Scored) == 80 + sizeof(Scored::items));
+static_assert(sizeof(ArgumentKey) == 24);
+static_assert(sizeof(Scored) == 136 + sizeof(Evidence) + sizeof(Scored::items) + sizeof(ArgumentKeys));
 template <class One, class Io>
 void session_fields(One& session, Io& io) {
   io(session.id, session.last);
@@ -66,7 +68,15 @@ void held_fields(One& held, Io& io) {
 
 template <class One, class Io>
 void scored_fields(One& scored, Io& io) {
-  io(scored.now, scored.faded, scored.risk, scored.starts_session, scored.hour_bin);
+  io(scored.now, scored.faded, scored.risk, scored.starts_session, scored.local.hour_bin);
+}
+
+// Since format 2.
+template <class One, class Io>
+void scored_ending_fields(One& scored, Io& io) {
+  io(scored.evidence.sum, scored.evidence.strongest, scored.evidence.supported, scored.evidence.support,
+     scored.floor, scored.session, scored.digest, scored.marks, scored.identity, scored.past,
+     scored.local.day);
 }
 
 }  // namespace tool_firewall::snapshot

@@ -5,17 +5,19 @@
 #include <sys/stat.h>
 #include <zlib.h>
 
+#include <algorithm>
 #include <array>
 #include <charconv>
 #include <cmath>
 #include <cstring>
+#include <limits>
 #include <memory>
 #include <nlohmann/json.hpp>
 #include <unordered_map>
 #include <utility>
 #include <vector>
 
-#include "text/arguments_digest.h"
+#include "text/argument_reader.h"
 #include "text/phrase.h"
 
 namespace tool_firewall {
@@ -26,6 +28,7 @@ constexpr std::size_t kMostLine = 1U << 26;  // bytes
 constexpr std::size_t kMostCallers = 1U << 16;
 constexpr std::uint64_t kProgressEvery = 4096;  // events
 constexpr int kFastest = 1;                     // zlib level
+constexpr double kMostCost = 1e12;
 
 bool same_file(const std::string& a, const std::string& b) {
   struct stat one = {}, other = {};
@@ -129,6 +132,7 @@ struct Event {
   std::string_view id, tenant, user, agent, session, tool;
   double ts = 0;
   bool ok = true;
+  double cost = std::numeric_limits<double>::quiet_NaN();
   Arguments arguments;
 };
 
@@ -167,8 +171,11 @@ class EventReader {
         event_.tool = text("tool", value);
       } else if (key == "ok") {
         if (!value.is_null() && value.get(event_.ok)) wrong("ok", "true or false was expected");
+      } else if (key == "cost") {
+        if (!value.is_null() && (value.get(event_.cost) || !(event_.cost >= 0 && event_.cost <= kMostCost)))
+          wrong("cost", "a number of at least 0 was expected");
       } else if (key == "args") {
-        event_.arguments = arguments(value);
+        arguments(value);
       }
     }
     if (!has_id) wrong("event_id", "is missing");
@@ -211,63 +218,77 @@ class EventReader {
     return seconds;
   }
 
-  Arguments arguments(const Element& value) const {
-    if (value.is_null()) return {};
+  void arguments(const Element& value) {
+    Arguments& out = event_.arguments;
+    if (value.is_null()) return;
     if (!value.is_object()) wrong("args", "an object was expected");
-    ArgumentsDigest digest(hasher_);
-    const Inspection found = walk(value, ArgumentsDigest::kRoot, 0, digest);
-    return {found, found == Inspection::kInspected ? digest.result() : 0};
+    ArgumentReader reader(hasher_, out.facts, out.destinations);
+    out.inspection = walk(value, {}, 0, reader);
+    if (out.inspection == Inspection::kInspected)
+      out.digest = reader.result();
+    else
+      out.facts.clear();
   }
 
   // The same walk as bindings/arguments.cc does over Python objects.
-  static Inspection walk(const Element& value, ArgumentsDigest::Path path, int depth,
-                         ArgumentsDigest& digest) {
+  static Inspection walk(const Element& value, const ArgumentReader::Path& path, int depth,
+                         ArgumentReader& reader) {
     if (depth > kMostDepth) return Inspection::kTooDeep;
-    const auto leaf = [&](char type, const void* data, std::size_t size) {
-      if (!digest.spend(size)) return Inspection::kTooLarge;
-      digest.leaf(path, type, data, size);
+    const auto number = [&](char type, const void* data, std::size_t size, double real) {
+      if (!reader.spend(size)) return Inspection::kTooLarge;
+      reader.number(path, type, data, size, real);
+      return Inspection::kInspected;
+    };
+    const auto end = [&](char type) {
+      if (!reader.spend(0)) return Inspection::kTooLarge;
+      reader.structure(path, type);
       return Inspection::kInspected;
     };
     switch (value.type()) {
       case simdjson::dom::element_type::OBJECT: {
         for (const auto& [key, member] : simdjson::dom::object(value)) {
-          if (!digest.spend(key.size())) return Inspection::kTooLarge;
-          const Inspection found =
-              walk(member, digest.member(path, key.data(), key.size()), depth + 1, digest);
+          if (!reader.spend(key.size())) return Inspection::kTooLarge;
+          const Inspection found = walk(member, reader.member(path, key), depth + 1, reader);
           if (found != Inspection::kInspected) return found;
         }
-        return leaf('o', nullptr, 0);
+        return end('o');
       }
       case simdjson::dom::element_type::ARRAY: {
         std::size_t index = 0;
         for (const Element element : simdjson::dom::array(value)) {
-          const Inspection found = walk(element, digest.element(path, index++), depth + 1, digest);
+          const Inspection found = walk(element, reader.element(path, index++), depth + 1, reader);
           if (found != Inspection::kInspected) return found;
         }
-        return leaf('l', nullptr, 0);
+        return end('l');
       }
       case simdjson::dom::element_type::STRING: {
         const std::string_view text = std::string_view(value);
-        return leaf('s', text.data(), text.size());
+        if (!reader.spend(text.size())) return Inspection::kTooLarge;
+        reader.text(path, text);
+        return Inspection::kInspected;
       }
       case simdjson::dom::element_type::INT64: {
-        const long long number = std::int64_t(value);
-        return leaf('i', &number, sizeof number);
+        const long long whole = std::int64_t(value);
+        return number('i', &whole, sizeof whole, static_cast<double>(whole));
       }
       case simdjson::dom::element_type::UINT64: {
-        const std::uint64_t number = std::uint64_t(value);
-        return leaf('I', &number, sizeof number);
+        const std::uint64_t whole = std::uint64_t(value);
+        return number('I', &whole, sizeof whole, static_cast<double>(whole));
       }
       case simdjson::dom::element_type::DOUBLE: {
-        const double number = double(value);
-        return leaf('d', &number, sizeof number);
+        const double real = double(value);
+        return number('d', &real, sizeof real, real);
       }
       case simdjson::dom::element_type::BOOL:
-        return leaf(bool(value) ? 't' : 'f', nullptr, 0);
+        if (!reader.spend(0)) return Inspection::kTooLarge;
+        reader.truth(path, bool(value));
+        return Inspection::kInspected;
       case simdjson::dom::element_type::NULL_VALUE:
         break;
     }
-    return leaf('n', nullptr, 0);
+    if (!reader.spend(0)) return Inspection::kTooLarge;
+    reader.nothing(path);
+    return Inspection::kInspected;
   }
 
   const Hasher& hasher_;
@@ -295,16 +316,13 @@ void append_number(std::string& out, double value) {
   out.append(digits, end.ptr);
 }
 
-void append_score(std::string& out, const Event& event, const Verdict& verdict) {
-  out.append("{\"event_id\":");
-  quote(out, event.id);
-  out.append(",\"risk\":");
-  append_number(out, verdict.risk);
-  out.append(",\"risk_pre\":");
-  append_number(out, verdict.risk);
-  out.append(",\"verdict\":\"").append(name_of(verdict.decision)).append("\",\"signals\":[");
-  bool first = true;
-  for (const Reason& reason : verdict.reasons) {
+void append_reasons(std::string& out, const Event& event, const Verdict& verdict,
+                    const std::vector<Reason>& reasons, bool& first) {
+  const Names names{
+      event.user, verdict.tool->name,
+      verdict.previous == nullptr ? std::string_view() : verdict.previous->name,
+      event.arguments.destinations.empty() ? std::string_view() : event.arguments.destinations.front()};
+  for (const Reason& reason : reasons) {
     if (!std::exchange(first, false)) out.append(1, ',');
     out.append("{\"name\":\"").append(signal_name(reason.signal)).append("\",\"p\":");
     append_number(out, static_cast<double>(reason.p));
@@ -313,11 +331,30 @@ void append_score(std::string& out, const Event& event, const Verdict& verdict) 
     out.append(",\"baseline\":");
     append_number(out, reason.numbers.baseline);
     out.append(",\"explanation\":");
-    quote(out, explain(reason.signal, reason.numbers,
-                       {event.user, verdict.tool->name,
-                        verdict.previous == nullptr ? std::string_view() : verdict.previous->name}));
+    quote(out, explain(reason.signal, reason.numbers, names));
     out.append(1, '}');
   }
+}
+
+// `risk_pre` decides before the call; `risk` and `verdict` are those with all that is known after it.
+void append_score(std::string& out, const Event& event, const Verdict& verdict, const Aftermath& after) {
+  out.append("{\"event_id\":");
+  quote(out, event.id);
+  out.append(",\"risk\":");
+  append_number(out, std::max(verdict.risk, after.risk));
+  out.append(",\"risk_pre\":");
+  append_number(out, verdict.risk);
+  out.append(",\"verdict\":\"")
+      .append(name_of(std::max(verdict.decision, after.decision)))
+      .append("\",\"signals\":[");
+  bool first = true;
+  append_reasons(out, event, verdict, after.reasons, first);
+  std::vector<Reason> before = verdict.reasons;
+  std::erase_if(before, [&](const Reason& one) {
+    return std::any_of(after.reasons.begin(), after.reasons.end(),
+                       [&](const Reason& other) { return other.signal == one.signal; });
+  });
+  append_reasons(out, event, verdict, before, first);
   out.append("]}\n");
 }
 
@@ -371,11 +408,13 @@ ReplayResult replay(Engine& engine, const InstancePolicy& policy, const ReplayJo
     }
     const Verdict verdict =
         engine.check(policy, callers.of(*event), "", event->tool, event->arguments, event->ts);
+    Aftermath after;
     if (verdict.ticket != 0)
-      engine.observe(verdict.ticket, event->ok ? Outcome::kOk : Outcome::kToolError, event->ts);
+      after = engine.observe(verdict.ticket, event->ok ? Outcome::kOk : Outcome::kToolError, event->cost,
+                             event->ts);
     ++result.events;
-    ++result.verdicts[static_cast<std::size_t>(verdict.decision)];
-    append_score(out, *event, verdict);
+    ++result.verdicts[static_cast<std::size_t>(std::max(verdict.decision, after.decision))];
+    append_score(out, *event, verdict, after);
     if (out.size() >= kBuffer / 2) {
       scores.write(out);
       out.clear();

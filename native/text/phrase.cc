@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "text/phrase.h"
 
+#include <array>
 #include <cmath>
 #include <cstdarg>
 #include <cstdio>
@@ -24,6 +25,16 @@ std::string quantity(double value) {
   const double rounded = std::round(value * 10) / 10;
   return std::abs(rounded - std::round(rounded)) < 1e-9 ? phrase("%.0f", rounded) : phrase("%.1f", rounded);
 }
+
+std::string amount(double value) { return phrase("%.3g", value); }
+
+std::string hour_of_week(int hour) {
+  constexpr std::array<const char*, 7> kDays = {"Monday", "Tuesday",  "Wednesday", "Thursday",
+                                                "Friday", "Saturday", "Sunday"};
+  return phrase("%s %02d:00 UTC", kDays.at(static_cast<std::size_t>(hour / 24 % 7)), hour % 24);
+}
+
+int whole(double value, int most) { return value >= 0 && value <= most ? static_cast<int>(value) : 0; }
 
 std::string odds(double p) {
   if (p >= .1) return phrase("%.0f %%", p * 100);

@@ -3,7 +3,8 @@
 //
 //   limit   more than burst_threshold calls within burst_window seconds, counted exactly: risk .5 or more.
 //   Exempt are
-//           principals who, unblocked, exceeded the limit on three different days before.
+//           principals who, unblocked, exceeded the limit on three different days before, and those of whom
+//           an operator said that their bursts are fine: their record then is at least what was seen.
 //   record  the decayed count of the last minute N60 is 15 or more and 2.5 times the user's own record M or
 //   more:
 //           risk .5 + .1 log2(N60 / 2.5 M). M starts at 3, fades with a half-life of 30 days and grows at
@@ -29,6 +30,7 @@ constexpr double kLeast = 15;  // calls
 constexpr double kOver = 2.5;  // times the record
 constexpr double kHighest = .9;
 constexpr double kExemptDays = 3;
+constexpr double kAccepted = 1e9;  // in days_over: an operator said so
 
 // `recent` has burst_threshold entries; the struct is only the head of its block.
 struct BurstState {
@@ -102,6 +104,13 @@ class Burst final : public Signal {
     user.window_most = std::max(user.window_most, user.minute_ran);
   }
 
+  void accept(Principal& principal, std::string_view what) override {
+    if (what != name()) return;
+    auto& user = of<BurstState>(principal);
+    user.days_over = kAccepted;
+    user.record = std::max({kFirstRecord, user.record, user.window_most, user.minute});
+  }
+
   // What was learned outlives a change of the threshold, or everybody's record would start over and every
   // lively user stand out: the latest calls move into a ring of the new size.
   void adopt(std::span<const std::byte> saved, std::span<std::byte> own) const override {
@@ -131,7 +140,7 @@ class Burst final : public Signal {
   std::vector<Fact> facts(const Levels& levels, double now) const override {
     const auto& user = of<BurstState>(*levels.user);
     return {{"record_60s", std::max(kFirstRecord, user.record)},
-            {"days_over_limit", user.days_over},
+            {"days_over_limit", user.days_over < kAccepted ? user.days_over : 0},
             {"exempt", is_exempt(user, now) ? 1. : 0.}};
   }
 
@@ -146,12 +155,14 @@ class Burst final : public Signal {
  private:
   // Three days with a burst, none of them today; lapses 30 days after the last.
   static bool is_exempt(const BurstState& user, double now) {
+    if (user.days_over >= kAccepted) return true;
     const double today = std::floor(now / kDay);
     const double before = user.last_day_over >= today ? user.days_over - 1 : user.days_over;
     return before >= kExemptDays && today - user.last_day_over <= kRecordHalfLife / kDay;
   }
 
   static void remember_day(BurstState& user, double now) {
+    if (user.days_over >= kAccepted) return;
     const double today = std::floor(now / kDay);
     if (user.days_over > 0 && today <= user.last_day_over) return;
     if (today - user.last_day_over > kRecordHalfLife / kDay) user.days_over = 0;

@@ -6,6 +6,7 @@
 #include <array>
 #include <cmath>
 
+#include "behavior/moments.h"
 #include "behavior/signal.h"
 #include "text/phrase.h"
 
@@ -13,22 +14,8 @@ namespace tool_firewall {
 namespace {
 
 constexpr std::array<double, 3> kWindows = {60, 600, 3600};  // s, time constants of the decay
-constexpr double kMemory = 400;                              // calls after which mean and variance forget
-constexpr double kShrink = 15;                               // calls
-constexpr double kFirstVariance = .25;
 constexpr double kNoise = .25;
 constexpr double kClip = 3;  // standard deviations one call may teach
-
-// Exponentially weighted mean and variance, exact for the first kMemory values.
-struct Moments {
-  double n, mean, variance;
-  void learn(double x) {
-    n = std::min(n + 1, kMemory);
-    const double d = x - mean;
-    mean += d / n;
-    variance += (d * (x - mean) - variance) / n;
-  }
-};
 
 struct UserRate {
   double last;  // s
@@ -40,16 +27,9 @@ struct GroupRate {
   std::array<Moments, kWindows.size()> usual;
 };
 
-struct Expected {
-  double mean, deviation;
-};
-
 Expected shrunk(const Moments& user, const Moments& group) {
-  const double mean = (user.n * user.mean + kShrink * group.mean) / (user.n + kShrink);
-  const double prior = group.n > 5 ? std::max(group.variance, kFirstVariance * .1) : kFirstVariance;
-  const double off = user.mean - mean;
-  const double variance = (user.n * (user.variance + off * off) + kShrink * prior) / (user.n + kShrink);
-  return {mean, std::sqrt(std::max(variance, kNoise * std::exp(-mean)))};
+  const double mean = expected_mean(user, group);
+  return {mean, std::sqrt(std::max(expected_variance(user, group, mean), kNoise * std::exp(-mean)))};
 }
 
 constexpr Channel kChannels[] = {
