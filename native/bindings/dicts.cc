@@ -30,10 +30,6 @@ py::dict reason_dict(const Reason& reason, const Names& names) {
   return out;
 }
 
-py::str digits(std::uint64_t digest) {
-  return to_python(phrase("%016llx", static_cast<unsigned long long>(digest)));
-}
-
 py::dict base_dict(const char* kind, const RecordId& id) {
   py::dict out;
   out["kind"] = kind;
@@ -70,10 +66,7 @@ py::dict dict_of(const CallRecord& r) {
   out["uninspectable"] = to_python(name_of(r.inspection));
   out["risk"] = r.risk;
   out["arguments"] = digits(r.arguments);
-  py::list facts;
-  for (const ArgumentFact& fact : r.facts)
-    facts.append(py::make_tuple(to_python(name_of(fact.kind)), digits(fact.place), digits(fact.value)));
-  out["facts"] = facts;
+  out["facts"] = to_python(to_text(r.facts));
   py::list destinations;
   for (const std::string& host : r.destinations) destinations.append(to_python(host));
   out["destinations"] = destinations;
@@ -121,6 +114,10 @@ py::dict verdicts_dict(const std::array<std::array<std::uint64_t, B>, A>& counts
 }
 
 }  // namespace
+
+py::str digits(std::uint64_t digest) {
+  return to_python(phrase("%016llx", static_cast<unsigned long long>(digest)));
+}
 
 py::dict to_dict(const Record& record) {
   return std::visit([](const auto& r) { return dict_of(r); }, record);

@@ -41,8 +41,9 @@ struct EngineSettings {
   std::uint64_t worker = 0;  // marks this process's records
   // Risks from which calls are acted on, before what a plugin instance says; by tool, user, tenant.
   std::map<std::string, double, std::less<>> tenant_thresholds, tool_thresholds, user_thresholds;
-  double learning_days = 0;  // learning mode turns into warn by itself after so long; 0: never
-  bool journaling = false;   // keep records for drain()
+  double learning_days = 0;         // learning mode turns into warn by itself after so long; 0: never
+  bool journaling = false;          // keep records for drain()
+  bool record_destinations = true;  // hosts in clear in the records
   std::string default_zone = "UTC";
   std::map<std::string, Zone> zones;                // by name; "UTC" need not be given
   std::map<std::string, std::string> tenant_zones;  // tenant -> zone name

@@ -174,6 +174,10 @@ class EventReader {
       } else if (key == "cost") {
         if (!value.is_null() && (value.get(event_.cost) || !(event_.cost >= 0 && event_.cost <= kMostCost)))
           wrong("cost", "a number of at least 0 was expected");
+      } else if (key == "facts") {
+        facts(text("facts", value));
+      } else if (key == "arguments") {
+        digest(text("arguments", value));
       } else if (key == "args") {
         arguments(value);
       }
@@ -228,6 +232,20 @@ class EventReader {
       out.digest = reader.result();
     else
       out.facts.clear();
+  }
+
+  // What an export has instead of the arguments themselves.
+  void facts(std::string_view text) {
+    const auto found = facts_from(text);
+    if (!found) wrong("facts", "kind, place and value of each were expected");
+    event_.arguments.facts.clear();
+    for (const ArgumentFact& fact : *found) event_.arguments.facts.add(fact);
+  }
+  void digest(std::string_view text) {
+    const auto read = std::from_chars(text.data(), text.data() + text.size(), event_.arguments.digest, 16);
+    if (!text.empty() &&
+        (text.size() != 16 || read.ec != std::errc() || read.ptr != text.data() + text.size()))
+      wrong("arguments", "16 hex digits were expected");
   }
 
   // The same walk as bindings/arguments.cc does over Python objects.

@@ -9,6 +9,9 @@
 namespace tool_firewall {
 namespace {
 
+constexpr std::array<std::string_view, 7> kNames = {"address", "domain", "host",     "account",
+                                                    "folder",  "value",  "magnitude"};
+
 constexpr std::size_t kMostLetters = 4;  // of an account
 constexpr std::size_t kLeastDigits = 8;
 constexpr std::string_view kScheme = "://";
@@ -152,10 +155,12 @@ bool folder_of(std::string_view text, std::string& buffer, std::string_view& fol
 
 }  // namespace
 
-std::string_view name_of(ArgumentKind kind) {
-  constexpr std::array<std::string_view, 7> kNames = {"address", "domain", "host",     "account",
-                                                      "folder",  "value",  "magnitude"};
-  return kNames.at(static_cast<std::size_t>(kind));
+std::string_view name_of(ArgumentKind kind) { return kNames.at(static_cast<std::size_t>(kind)); }
+
+std::optional<ArgumentKind> kind_named(std::string_view name) {
+  const auto found = std::find(kNames.begin(), kNames.end(), name);
+  if (found == kNames.end()) return std::nullopt;
+  return static_cast<ArgumentKind>(found - kNames.begin());
 }
 
 TextFacts facts_of(std::string_view text, std::string& buffer) {
