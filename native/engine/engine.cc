@@ -162,12 +162,13 @@ Verdict Engine::check(const InstancePolicy& policy, const CallerPtr& caller, std
     verdict.ticket = in_flight_.add(false);
   }
   if (settings_.journaling)
-    push(verdict.decision != Decision::kAllow, QueuedCall{id,
-                                                          verdict,
-                                                          arguments.digest,
-                                                          {arguments.facts.begin(), arguments.facts.end()},
-                                                          arguments.destinations,
-                                                          caller});
+    push(verdict.decision != Decision::kAllow,
+         QueuedCall{id,
+                    verdict,
+                    arguments.digest,
+                    {arguments.facts.begin(), arguments.facts.end()},
+                    settings_.record_destinations ? arguments.destinations : std::vector<std::string>(),
+                    caller});
   return verdict;
 }
 
