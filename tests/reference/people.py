@@ -8,6 +8,7 @@ from datetime import datetime
 from typing import NamedTuple
 from zoneinfo import ZoneInfo
 
+from .arguments import Fact
 from .calibration import Calibrator
 from .clock import SKEW
 from .decay import Counts
@@ -45,6 +46,10 @@ class Session:
     previous: str | None = None
     earlier: list[str] = field(default_factory=list)  # distinct tools, at most EARLIER_TOOLS
     rare_at: dict[str, float] = field(default_factory=dict)  # by channel
+    dear: list[float] = field(default_factory=list)  # standard deviations of the last costs, newest last
+    digest: str | None = None  # of the last call: its tool and arguments
+    repeats: int = 0  # of that call, in a row
+    failures: float = 0.0  # of those
 
 
 @dataclass
@@ -126,6 +131,10 @@ class Scene:
     tenant: Peers
     hour: tuple[str, int]
     items: list[Item]  # the tool, the step, the skips
+    session: Session
+    digest: str  # of tool and arguments
+    facts: list[list[Fact]]  # by leaf of the arguments
+    repeats: bool = False  # the call before it in the session
 
     @property
     def tool(self) -> Item:
