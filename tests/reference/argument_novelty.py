@@ -2,18 +2,27 @@
 """argument_novelty: values nobody has used before, at arguments where new values are rare."""
 
 import math
+import re
 from collections import defaultdict
 from collections.abc import Hashable
 from dataclasses import dataclass, field
 
-from .arguments import IDENTITIES, Fact
-from .decay import float32
+from .arguments import Fact
 from .fusion import Channel
 from .people import Scene
+from .rate import Rate
 
 CHANNELS = (
-    Channel("identity", (0, 0, 0, 0, 0, 0.093, 0.699, 1.624, 2.118, 2.595, 3.223), weight=1.6),
-    Channel("egress", (0, 0, 0, 0, 0, 0.126, 0.366, 1.236, 1.817, 2.344, 2.760), weight=2.0),
+    Channel(
+        "identity", (0, 0, 0, 0, 0, 0.093, 0.699, 1.624, 2.118, 2.595, 3.223), about="arguments", weight=1.6
+    ),
+    Channel(
+        "egress",
+        (0, 0, 0, 0, 0, 0.126, 0.366, 1.236, 1.817, 2.344, 2.760),
+        about="arguments",
+        weight=2.0,
+        alone_group=2.8,
+    ),
 )
 USER_WINDOW = 60  # values
 SHARE_UNIT = 2**-20
@@ -35,38 +44,22 @@ READING = frozenset(
     )
 )  # fmt: skip
 
+_WORD = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+")  # of send_email, send-email, SendEmail, HTTPSend
+
 
 def sends(tool: str) -> bool:
     """Whether a tool's name says that something leaves or changes hands."""
-    words = set(tool.rpartition("/")[2].split("_"))
+    words = {word.lower() for word in _WORD.findall(tool.rpartition("/")[2])}
     return bool(words & SENDING) and not words & READING
-
-
-@dataclass
-class StoredRate:
-    """A share of events, divided back beyond its window; stored as 32-bit floats."""
-
-    window: float
-    hits: float = 1.0
-    total: float = 2.0
-
-    def learn(self, hit: bool) -> None:
-        fade = self.window / (self.total + 1) if self.total > self.window else 1.0
-        self.hits = float32(self.hits * fade + hit)
-        self.total = float32(self.total * fade + 1)
-
-    @property
-    def value(self) -> float:
-        return self.hits / self.total
 
 
 @dataclass
 class GroupRates:
     """Of the values at one argument of one tool."""
 
-    new_to_user: StoredRate = field(default_factory=lambda: StoredRate(GROUP_WINDOW))
-    new_to_group: StoredRate = field(default_factory=lambda: StoredRate(NEW_WINDOW))
-    new_to_tenant: StoredRate = field(default_factory=lambda: StoredRate(NEW_WINDOW))
+    new_to_user: Rate = field(default_factory=lambda: Rate(GROUP_WINDOW))
+    new_to_group: Rate = field(default_factory=lambda: Rate(NEW_WINDOW))
+    new_to_tenant: Rate = field(default_factory=lambda: Rate(NEW_WINDOW))
 
 
 @dataclass
@@ -105,16 +98,17 @@ class ArgumentNovelty:
         identity = most = 0.0
         self._rate = 0.0
         for of_leaf in scene.facts:
-            said = 0.0
+            said = whose = 0.0
             for fact in of_leaf:
                 surprise = self._surprise(scene, fact)
                 said = max(said, surprise) + SECOND * min(said, surprise)
+                if fact.identity:
+                    whose = max(whose, surprise) + SECOND * min(whose, surprise)
+            identity = max(identity, whose)
             if said > most:
                 most = said
                 user = self.users[scene.user.name, scene.tool.tool, of_leaf[0].path, of_leaf[0].kind]
                 self._rate = user.new / user.values if user.values else 0.0
-            if of_leaf and of_leaf[0].kind in IDENTITIES:
-                identity = max(identity, said)
         self._most = most
         return [identity, most if sends(scene.tool.tool) else 0.0]
 

@@ -3,7 +3,7 @@
 
 import json
 import math
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -17,7 +17,7 @@ from .clock import Clock
 from .cost import Cost
 from .decay import Decay
 from .frequency import Frequency
-from .fusion import HIGH_RISK, NOTABLE, TRUNCATED, Channel, risk_of, share, surprise_of_floor
+from .fusion import HIGH_RISK, NOTABLE, SUPPORT, TRUNCATED, Channel, risk_of, share, surprise_of_floor
 from .novel_path import NovelPath
 from .novelty import News, Novelty
 from .off_hours import OffHours
@@ -109,7 +109,12 @@ class Read:
 
 def fused(reads: Sequence[Read], floor: float) -> float:
     """The risk."""
-    return max(risk_of(max(sum(one.adds for one in reads), *(one.alone for one in reads))), floor)
+    adds: defaultdict[str, float] = defaultdict(float)  # by what the channels are about
+    for one in reads:
+        adds[one.channel.about] += one.adds
+    total = sum(adds.values())
+    specialists = (one.alone + SUPPORT * (total - adds[one.channel.about]) for one in reads)
+    return max(risk_of(max(total, *specialists)), floor)
 
 
 @dataclass
@@ -209,7 +214,7 @@ class Model:
         after = After(running.risk, [])
         if cost is not None:
             after = self._measure_after(running, cost)
-        self._learn(running, ok)
+        self._learn(running, ok, self.clock.settled(now))
         return after
 
     def facts(self, user: User, now: float) -> dict[str, dict[str, float]]:
@@ -227,7 +232,7 @@ class Model:
             if -FAR_AHEAD <= now - oldest.scene.everybody <= DONE_AFTER:
                 return
             self.met["assumed_done"] += 1
-            self._learn(self.running.pop(ticket), ok=True)
+            self._learn(self.running.pop(ticket), ok=True, ended=None)
 
     def _read(self, channel: Channel, raw: float, scene: Scene) -> Read:
         prior = prior_surprise(channel.prior, raw)
@@ -304,7 +309,7 @@ class Model:
             if one.in_group > RARE:
                 session.rare_at[one.channel.name] = scene.now
 
-    def _learn(self, running: Running, ok: bool) -> None:
+    def _learn(self, running: Running, ok: bool, ended: float | None) -> None:
         scene = running.scene
         scene.weight = self.decay.weight(scene.faded)
         levels = (scene.user.counts, scene.group.counts, scene.tenant.counts)
@@ -326,7 +331,7 @@ class Model:
                 scene.tenant.counts.add_outcome(item.row, item, scene.weight)
         self.novelty.learn(scene, news)
         self.arguments.learn(scene)
-        self.retry.learn(scene, ok)
+        self.retry.learn(scene, ok, ended)
         if running.starts_session:
             self.hours.learn_start(scene)
 

@@ -12,6 +12,7 @@ from .arguments import Fact
 from .calibration import Calibrator
 from .clock import SKEW
 from .decay import Counts
+from .loop import Loop
 
 EARLIER_TOOLS = 6
 SESSIONS_PER_USER = 64
@@ -47,9 +48,7 @@ class Session:
     earlier: list[str] = field(default_factory=list)  # distinct tools, at most EARLIER_TOOLS
     rare_at: dict[str, float] = field(default_factory=dict)  # by channel
     dear: list[float] = field(default_factory=list)  # standard deviations of the last costs, newest last
-    digest: str | None = None  # of the last call: its tool and arguments
-    repeats: int = 0  # of that call, in a row
-    failures: float = 0.0  # of those
+    loop: Loop = field(default_factory=Loop)
 
 
 @dataclass
@@ -134,7 +133,8 @@ class Scene:
     session: Session
     digest: str  # of tool and arguments
     facts: list[list[Fact]]  # by leaf of the arguments
-    repeats: bool = False  # the call before it in the session
+    repeats: bool = False  # earlier calls of the session
+    repeated_before: bool = False  # the call before this one did
 
     @property
     def tool(self) -> Item:

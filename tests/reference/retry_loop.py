@@ -1,38 +1,41 @@
 # SPDX-License-Identifier: Apache-2.0
-"""retry_loop: the same call again and again, or failing again and again."""
+"""retry_loop: the same call, or the same few calls, again and again, or failing again and again.
+
+Only what follows within a minute counts: slow polling is no loop. Who repeats calls by habit, such as a batch
+or a quick poller, is expected to go on once it has begun.
+"""
 
 import math
 from collections import defaultdict
+from dataclasses import dataclass, field
 
+from .decay import float32
 from .fusion import Channel
-from .people import Scene
+from .people import Scene, later
+from .rate import Rate
 
 CHANNELS = (
     Channel(
         "retry",
-        (0, 0, 1.306, 2.159, 3.903, 6.689, 9.272, 14.160, 17.315, 19.820, 24.901),
+        (0, 0, 0.003, 1.896, 3.912, 5.758, 8.048, 10.731, 12.595, 14.489, 16.257),
+        about="repeats",
         alone_group=1.2,
     ),
 )
 MOST = 60.0  # nats
+FORGOTTEN_AFTER = 60.0  # s without a call, nor the end of one
 LEAST_FAILING = 1e-3
 FORGIVEN = 0.5  # of the failures, by a success
+USER_WINDOW = 400.0  # calls
+GROUP_WINDOW = 4000.0  # calls
 
 
-class Share:
-    """How often something happened."""
+@dataclass
+class Habit:
+    """How often a user repeats a call, and how often another repeat follows."""
 
-    def __init__(self, hits: float, total: float) -> None:
-        self.hits = hits
-        self.total = total
-
-    def learn(self, hit: bool) -> None:
-        self.hits += hit
-        self.total += 1
-
-    @property
-    def value(self) -> float:
-        return self.hits / self.total
+    begins: Rate = field(default_factory=lambda: Rate(USER_WINDOW, hits=2.0, total=20.0))
+    goes_on: Rate = field(default_factory=lambda: Rate(USER_WINDOW, hits=2.0, total=8.0))
 
 
 class RetryLoop:
@@ -40,31 +43,40 @@ class RetryLoop:
     channels = CHANNELS
 
     def __init__(self) -> None:
-        self.repeating: defaultdict[tuple[str, str], Share] = defaultdict(lambda: Share(2.0, 20.0))  # by user
-        self.failing: defaultdict[int, Share] = defaultdict(lambda: Share(1.0, 50.0))  # by group
+        self.users: defaultdict[tuple[str, str], Habit] = defaultdict(Habit)
+        self.failing: defaultdict[int, Rate] = defaultdict(lambda: Rate(GROUP_WINDOW, hits=1.0, total=50.0))
 
     def measure(self, scene: Scene) -> list[float]:
-        session = scene.session
-        if session.digest != scene.digest:
-            session.repeats, session.failures = 0, 0.0
-        else:
-            session.repeats += 1
-        session.digest = scene.digest
-        scene.repeats = session.repeats > 0
-        self._repeats = session.repeats
-        self._repeating = self.repeating[scene.user.name].value
-        failing = max(LEAST_FAILING, min(1.0, self.failing[id(scene.group)].value))
-        score = session.repeats * -math.log(min(1.0, self._repeating)) + session.failures * -math.log(failing)
+        loop = scene.session.loop
+        if loop.busy is None or scene.now - loop.busy > FORGOTTEN_AFTER:
+            loop.forget()
+        scene.repeated_before = loop.repeats > 0
+        loop.count(scene.digest)
+        loop.busy = later(loop.busy, scene.now)
+        scene.repeats = loop.repeats > 0
+
+        habit = self.users[scene.user.name]
+        score = loop.failures * -math.log(max(LEAST_FAILING, self.failing[id(scene.group)].value))
+        if loop.repeats:
+            score -= math.log(habit.begins.value) + (loop.repeats - 1) * math.log(habit.goes_on.value)
+        self._numbers = (float(loop.repeats), habit.goes_on.value)
+        if loop.failures > loop.repeats:
+            self._numbers = (loop.failures, self.failing[id(scene.group)].value)
         return [min(MOST, score)]
 
     def floor(self) -> float:
         return 0.0
 
     def numbers(self, scene: Scene) -> tuple[float, float]:
-        return (self._repeats, self._repeating)
+        """Repeats and how often the user's go on; or failures and how often the group's calls fail."""
+        return self._numbers
 
-    def learn(self, scene: Scene, ok: bool) -> None:
-        if scene.session.digest == scene.digest:
-            scene.session.failures = scene.session.failures * FORGIVEN if ok else scene.session.failures + 1
-        self.failing[id(scene.group)].learn(not ok)
-        self.repeating[scene.user.name].learn(scene.repeats)
+    def learn(self, scene: Scene, ok: bool, ended: float | None) -> None:
+        """`ended`: s, None when the end was not seen."""
+        loop = scene.session.loop
+        if ended is not None:
+            loop.busy = later(loop.busy, ended)
+            loop.failures = float32(loop.failures * FORGIVEN) if ok else loop.failures + 1
+            self.failing[id(scene.group)].learn(not ok)
+        habit = self.users[scene.user.name]
+        (habit.goes_on if scene.repeated_before else habit.begins).learn(scene.repeats)
