@@ -13,13 +13,10 @@ from .people import Scene
 from .rate import Rate
 
 CHANNELS = (
-    Channel(
-        "identity", (0, 0, 0, 0, 0, 0.093, 0.699, 1.624, 2.118, 2.595, 3.223), about="arguments", weight=1.6
-    ),
+    Channel("identity", (0, 0, 0, 0, 0, 0.093, 0.699, 1.624, 2.118, 2.595, 3.223), weight=1.6),
     Channel(
         "egress",
         (0, 0, 0, 0, 0, 0.126, 0.366, 1.236, 1.817, 2.344, 2.760),
-        about="arguments",
         weight=2.0,
         alone_group=2.8,
     ),

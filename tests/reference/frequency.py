@@ -10,10 +10,7 @@ from .people import Peers, Scene, later
 
 CHANNELS = (
     Channel(
-        "rate",
-        (0.416, 1.089, 1.394, 1.636, 1.919, 2.120, 2.330, 2.607, 2.792, 2.967, 3.165),
-        about="pace",
-        weight=1.6,
+        "rate", (0.416, 1.089, 1.394, 1.636, 1.919, 2.120, 2.330, 2.607, 2.792, 2.967, 3.165), weight=1.6
     ),
 )
 WINDOWS = (60.0, 600.0, 3600.0)  # s, time constants

@@ -9,7 +9,6 @@ NOTABLE = 1 / 3
 HIGH_RISK = 0.5
 CAP = 5.5
 TRUNCATED = 1.6
-SUPPORT = 0.3  # of what channels about other things add, for a specialist
 MAP = ((0.0, 0.0), (7.5, 0.116), (10.7, 0.217), (15.4, 1 / 3), (22.5, 0.5), (34.0, 0.667), (60.0, 1.0))
 
 
@@ -19,10 +18,10 @@ class Channel:
 
     name: str
     prior: tuple[float, ...]
-    about: str  # tools | arguments | hours | pace | spending | repeats
     weight: float = 0.0
     alone_group: float = 0.0  # as a specialist: times its -ln p in the peer group
     alone_tenant: float = 0.0  # ... and in the tenant
+    supported: float = 0.0  # as a specialist: how much of the sum of the others comes on top
 
 
 def share(weight: float, surprise: float) -> float:

@@ -3,7 +3,7 @@
 
 import json
 import math
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -17,7 +17,7 @@ from .clock import Clock
 from .cost import Cost
 from .decay import Decay
 from .frequency import Frequency
-from .fusion import HIGH_RISK, NOTABLE, SUPPORT, TRUNCATED, Channel, risk_of, share, surprise_of_floor
+from .fusion import HIGH_RISK, NOTABLE, TRUNCATED, Channel, risk_of, share, surprise_of_floor
 from .novel_path import NovelPath
 from .novelty import News, Novelty
 from .off_hours import OffHours
@@ -109,11 +109,8 @@ class Read:
 
 def fused(reads: Sequence[Read], floor: float) -> float:
     """The risk."""
-    adds: defaultdict[str, float] = defaultdict(float)  # by what the channels are about
-    for one in reads:
-        adds[one.channel.about] += one.adds
-    total = sum(adds.values())
-    specialists = (one.alone + SUPPORT * (total - adds[one.channel.about]) for one in reads)
+    total = sum(one.adds for one in reads)
+    specialists = (one.alone + one.channel.supported * (total - one.adds) for one in reads)
     return max(risk_of(max(total, *specialists)), floor)
 
 

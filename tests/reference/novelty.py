@@ -8,11 +8,7 @@ from dataclasses import dataclass, field
 from .fusion import Channel
 from .people import Item, Scene, User
 
-CHANNELS = (
-    Channel(
-        "novelty", (0, 0, 0, 0, 2.230, 4.012, 5.956, 7.542, 8.409, 9.474, 10.222), about="tools", weight=1.2
-    ),
-)
+CHANNELS = (Channel("novelty", (0, 0, 0, 0, 2.230, 4.012, 5.956, 7.542, 8.409, 9.474, 10.222), weight=1.2),)
 USER_WINDOW = 60.0  # events
 GROUP_WINDOW = 400.0  # events
 NEW_WINDOW = 200.0  # new items

@@ -18,8 +18,8 @@ CHANNELS = (
     Channel(
         "retry",
         (0, 0, 0.003, 1.896, 3.912, 5.758, 8.048, 10.731, 12.595, 14.489, 16.257),
-        about="repeats",
         alone_group=1.2,
+        supported=0.3,
     ),
 )
 MOST = 60.0  # nats
