@@ -10,7 +10,7 @@ from typing import Any
 from zoneinfo import ZoneInfo
 
 from .argument_novelty import ArgumentNovelty
-from .arguments import facts, leaves
+from .arguments import MOST_LEAVES, facts, leaves
 from .burst import Burst
 from .calibration import PRIOR_STRENGTH, RARE, RARE_FROM, RARE_ONCE, TENANT_STRENGTH, prior_surprise
 from .clock import Clock
@@ -211,6 +211,9 @@ class Model:
         after = After(running.risk, [])
         if cost is not None:
             after = self._measure_after(running, cost)
+        self.met["no_cost"] += cost is None
+        self.met["failed"] += not ok
+        self.met["raised_after"] += after.risk > running.risk
         self._learn(running, ok, self.clock.settled(now))
         return after
 
@@ -375,4 +378,7 @@ class Model:
         self.met["floor_of_record"] += self.burst.floor() > 0 and not self.burst._limited
         self.met["exempt"] += self.burst._over and not self.burst._limited
         self.met["full_history"] += len(session.earlier) == EARLIER_TOOLS
+        self.met["repeat"] += session.loop.repeats > 0
+        self.met["cycle"] += session.loop.repeats > session.loop.runs[0]
+        self.met["most_leaves"] += len(scene.facts) == MOST_LEAVES
         self.met["most_sessions"] += len(scene.user.sessions) == 64
