@@ -209,7 +209,7 @@ class Model:
             return None
         running = self.running.pop(ticket)
         after = After(running.risk, [])
-        if cost is not None:
+        if cost is not None and cost > 0:
             after = self._measure_after(running, cost)
         self.met["no_cost"] += cost is None
         self.met["failed"] += not ok
@@ -236,8 +236,12 @@ class Model:
 
     def _read(self, channel: Channel, raw: float, scene: Scene) -> Read:
         prior = prior_surprise(channel.prior, raw)
-        in_tenant = scene.tenant.calibrator(channel.name).share_above(prior, math.exp(-prior), PRIOR_STRENGTH)
-        in_group = scene.group.calibrator(channel.name).share_above(prior, in_tenant, TENANT_STRENGTH)
+        in_tenant = scene.tenant.calibrator(channel.name).share_above(
+            prior, math.exp(-prior), PRIOR_STRENGTH * channel.strength
+        )
+        in_group = scene.group.calibrator(channel.name).share_above(
+            prior, in_tenant, TENANT_STRENGTH * channel.strength
+        )
         return Read(channel, prior, -math.log(in_tenant), -math.log(in_group))
 
     @staticmethod
@@ -256,7 +260,7 @@ class Model:
             for channel, raw in zip(self.cost.channels, self.cost.measure_after(scene, cost), strict=True)
         ]
         reads = running.reads | {one.channel.name: one for one in of_signal}
-        risk = max(running.risk, fused(list(reads.values()), running.floor))
+        risk = max(running.risk, fused(list(reads.values()), max(running.floor, self.cost.floor())))
         self._calibrate(scene, of_signal, risk)
         return After(risk, worth_telling([self._reason(self.cost, of_signal, scene)], risk))
 
@@ -277,9 +281,9 @@ class Model:
         items += [Item("skip", earlier, call.tool) for earlier in session.earlier]
         digest = json.dumps([call.tool, call.arguments], sort_keys=True, default=str)
         of_leaves = [facts(leaf) for leaf in leaves(call.arguments)]
-        hour = user.hour_bin(now)
+        hour, day = user.hour_bin(now), user.day(now)
         scene = Scene(
-            now, everybody, faded, weight, user, group, tenant, hour, items, session, digest, of_leaves
+            now, everybody, faded, weight, user, group, tenant, hour, day, items, session, digest, of_leaves
         )
         return scene, session
 
@@ -330,6 +334,7 @@ class Model:
             if scene.tenant is not scene.group:
                 scene.tenant.counts.add_outcome(item.row, item, scene.weight)
         self.novelty.learn(scene, news)
+        self.hours.learn(scene)
         self.arguments.learn(scene)
         self.retry.learn(scene, ok, ended)
         if running.starts_session:
