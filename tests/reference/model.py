@@ -209,7 +209,7 @@ class Model:
             return None
         running = self.running.pop(ticket)
         after = After(running.risk, [])
-        if cost is not None and cost > 0:
+        if cost is not None and 0 < cost < math.inf:
             after = self._measure_after(running, cost)
         self.met["no_cost"] += cost is None
         self.met["failed"] += not ok
