@@ -114,7 +114,8 @@ class Settings(BaseModel):
     )
     tenant_thresholds: dict[str, Threshold] = Field(
         default_factory=dict,
-        description="Another threshold for a tenant (the gateway's team id). A threshold in a tool's own binding "
+        description="Another threshold for a tenant (the gateway's team id). A threshold in a tool's own "
+        "binding "
         "goes before it.",
     )
     tool_thresholds: dict[str, Threshold] = Field(
@@ -123,7 +124,8 @@ class Settings(BaseModel):
     )
     user_thresholds: dict[str, Threshold] = Field(
         default_factory=dict,
-        description="Another threshold for a user, written exactly as the gateway writes the user. Goes before "
+        description="Another threshold for a user, written exactly as the gateway writes the user. Goes "
+        "before "
         "the tool's.",
     )
     burst_threshold: int = Field(
@@ -145,12 +147,14 @@ class Settings(BaseModel):
     )
     burn_spike_cost: Cost = Field(
         default=1.0,
-        description="What a tool must cost in an hour, for everybody of a tenant together, before `burn_spike` "
+        description="What a tool must cost in an hour, for everybody of a tenant together, before "
+        "`burn_spike` "
         "looks at it. Until there is a week to compare with, this alone decides.",
     )
     tool_costs: dict[str, Cost] = Field(
         default_factory=dict,
-        description="What a call of a tool costs, by the tool's name on its server, in whatever unit you like. "
+        description="What a call of a tool costs, by the tool's name on its server, in whatever unit you "
+        "like. "
         "Without this and the next two the cost signals are off.",
     )
     cost_argument: CostPointer | None = Field(
@@ -169,7 +173,8 @@ class Settings(BaseModel):
     )
     day_budget: Cost | None = Field(
         default=None,
-        description="What one user may spend in a day of the user's time zone; beyond it the risk is at least "
+        description="What one user may spend in a day of the user's time zone; beyond it the risk is at "
+        "least "
         "0.5. null: no limit.",
     )
     learning_days: float = Field(
@@ -226,7 +231,8 @@ class Settings(BaseModel):
     )
     record_destinations: bool = Field(
         default=True,
-        description="Whether records name the hosts that stand in the arguments. Everything else in them is kept "
+        description="Whether records name the hosts that stand in the arguments. Everything else in them is "
+        "kept "
         "as keyed digests only, and with `false` hosts are too.",
     )
     uninspectable_exempt_tools: list[str] = Field(
@@ -396,7 +402,7 @@ def _with_bounds(words: str, metadata: Iterable[Any]) -> str:
         low = getattr(item, "ge", low)
         high = getattr(item, "le", high)
     if low is not None and high is not None:
-        words += f", {low:g} to {high:g}" if high < 1_000_000 else f", {low:g} to {high:,.0f}"
+        words += f", {low:g} to {high:g}" if high < 1_000_000 else f", {low:g} to {high:.0f}"
     return words
 
 

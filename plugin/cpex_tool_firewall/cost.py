@@ -16,7 +16,7 @@ UNKNOWN: Final = math.nan
 
 
 class CostReader:
-    """Reads costs. Looks only where the settings point; whatever else arguments and results hold stays unread."""
+    """Reads costs, and only where the settings point: whatever else calls hold stays unread."""
 
     def __init__(self, settings: Settings, report: Callable[[], None]) -> None:
         """report: called when a place that is pointed to holds something that is no cost."""

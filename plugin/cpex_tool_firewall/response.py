@@ -101,9 +101,10 @@ WORDING: Final[dict[str, Wording]] = {
         TOO_MANY,
     ),
     "argument_novelty": Wording(
-        "TF_NEW_ARGUMENT",
+        "TF_ARGUMENT_NOVELTY",
         "unusual destination or value",
-        "Stopped by the tool firewall: this user does not normally give this tool such a destination or value.",
+        "Stopped by the tool firewall: this user does not normally give this tool such a destination or "
+        "value.",
     ),
     "rate_spike": Wording(
         "TF_RATE_SPIKE",
@@ -120,7 +121,7 @@ WORDING: Final[dict[str, Wording]] = {
         TOO_MANY,
     ),
     "identity_novelty": Wording(
-        "TF_NEW_IDENTITY",
+        "TF_IDENTITY_NOVELTY",
         "unusual agent or token",
         "Stopped by the tool firewall: this user is not normally seen with this agent or token.",
     ),
