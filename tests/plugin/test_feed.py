@@ -87,7 +87,7 @@ def test_another_signal_tenant_tool_user_or_hour_is_another_row(other: dict) -> 
 
 
 def test_names_that_run_together_are_told_apart() -> None:
-    found = findings(call("burst", tenant="a", tool="bc"), call("burst", tenant="ab", tool="c"))
+    found = findings(call("burst", tool="a", user="bc"), call("burst", tool="ab", user="c"))
     assert len({row.uid for row in found}) == len({row.id for row in found}) == 2
 
 
@@ -177,10 +177,24 @@ def test_an_ending_that_tells_something_else_is_a_row_of_its_own() -> None:
     assert first.count == second.count == 1
 
 
-def test_a_second_copy_of_a_record_changes_nothing() -> None:
+@pytest.mark.parametrize("late", ["novelty", "cost"])
+def test_a_second_copy_of_a_record_changes_nothing(late: str) -> None:
     made = call("novelty", "cost")
-    ending = outcome(made, "novelty")
+    ending = outcome(made, late)
     assert findings(made, ending) == findings(made, made, ending, made, ending)
+
+
+def test_the_other_signals_count_once_for_a_call() -> None:
+    made = call("novelty", "off_hours")
+    assert one(made, outcome(made, "novelty", "off_hours"), call("novelty", "cost")).other_signals == (
+        "cost",
+        "off_hours",
+    )
+
+
+def test_records_of_several_workers_may_come_in_another_order() -> None:
+    row = one(call("burst", ts=NOON + 60), call("burst", ts=NOON + 20), call("burst", ts=NOON + 40))
+    assert (row.first_seen, row.last_seen) == (NOON + 20, NOON + 60)
 
 
 @pytest.mark.parametrize(
@@ -232,6 +246,7 @@ def test_who_may_not_see_users_sees_none() -> None:
     )
     assert [row.uid for row in hidden] == [row.uid for row in fold(*records).findings(NOON)]
     assert len({row.principal for row in hidden}) == 2
+    assert all(row.parts == () for row in hidden)
     alerts = fold(*records).alerts(NOON, show_user=False)
     assert len(alerts) == 2
     assert not any(name in repr(alerts) for name in ("alice", "bob"))
@@ -251,8 +266,8 @@ def test_json_has_every_field_but_the_parts() -> None:
 def test_one_alert_for_each_user_session_and_hour() -> None:
     records = [
         call("novelty", tool="delete_records", risk=0.55),
-        call("burst", risk=0.7),
-        call("off_hours", risk=0.4, ts=NOON + 30),
+        call("burst", risk=0.7, ts=NOON + 30),
+        call("off_hours", risk=0.4, ts=NOON + 60),
         call("burst", risk=0.5, session=OTHER_SESSION),
         call("burst", risk=0.5, user="bob"),
         call("burst", risk=0.5, tenant="t2"),
@@ -336,6 +351,14 @@ def test_a_suppression_hides_only_its_signal_and_scope() -> None:
     }
     assert len(list(visible(rows))) == 2
     assert len(list(visible(rows, everything=True))) == 3
+
+
+def test_taking_a_suppression_back_leaves_what_others_hid() -> None:
+    bobs = control("suppress", f"off_hours {NOON + 60:.3f}", user="bob")
+    alices = control("suppress", f"off_hours {NOON + DAY:.3f}", user="alice")
+    back = control("suppress", "off_hours", NOON + 90, user="alice")
+    records = [bobs, alices, call("off_hours", user="bob"), call("off_hours"), back]
+    assert {row.user: row.suppressed for row in findings(*records)} == {"bob": True, "alice": False}
 
 
 def test_when_a_suppression_ran_out_what_it_hid_stays_hidden_and_the_rest_comes_back() -> None:

@@ -134,10 +134,17 @@ def test_what_is_in_force_is_listed_the_most_general_first() -> None:
     made = silences(
         snooze(NOON + HOUR, tool="export"),
         snooze(NOON + HOUR),
+        snooze(NOON + HOUR, tool="export", user="alice"),
+        snooze(NOON + HOUR, tenant="t1"),
         snooze(NOON + 10, NOON, user="gone"),
         control("suppress", f"burst {NOON + HOUR:.3f}", user="alice"),
     )
     listed = list(made.snoozes(NOON + 60))
-    assert [scope for scope, _ in listed] == [Scope(), Scope(tool="export")]
+    assert [scope for scope, _ in listed] == [
+        Scope(),
+        Scope(tool="export"),
+        Scope("t1"),
+        Scope(tool="export", user="alice"),
+    ]
     assert (listed[0][1].by, listed[0][1].why) == ("root", "because")
     assert [(scope.user, signal) for scope, signal, _ in made.suppressions(NOON + 60)] == [("alice", "burst")]
