@@ -59,7 +59,7 @@ def locate(journal: Journal, key: bytes, text: str) -> Finding:
             feed = Feed(key)
             for fields in JournalRecords(journal, Selection(findings=True), on_progress):
                 filed = feed.add(fields)
-                if fields.get("incident") == text:
+                if filed and fields.get("incident") == text:
                     uid = filed
                     break
         if uid is None:
