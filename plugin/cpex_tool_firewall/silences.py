@@ -86,10 +86,14 @@ class Silences:
 
     def snoozed(self, tenant: str, tool: str, user: str, at: float) -> float:
         """Until when calls of this kind are snoozed, seen from `at`; 0 when they are not."""
+        if not self._snoozes:
+            return 0.0
         return max(self._end(self._snoozes.get(scope), at) for scope in _covering(tenant, tool, user))
 
     def suppressed(self, signal: str, tenant: str, tool: str, user: str, at: float) -> float:
         """Until when findings of this kind are hidden, seen from `at`; 0 when they are not."""
+        if not self._suppressed:
+            return 0.0
         return max(
             self._end(self._suppressed.get((scope, name)), at)
             for scope in _covering(tenant, tool, user)
