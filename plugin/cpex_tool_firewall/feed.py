@@ -290,7 +290,10 @@ class Feed:
     def _key_of(self, fields: Fields, signal: str, before: _Filed | None) -> Key:
         hour = before.key.hour if before else math.floor(fields["ts"] / _HOUR_SECONDS) * _HOUR_SECONDS
         user = "" if signal in _OF_THE_TOOL else fields["user"]
-        return Key(fields["tenant"], signal, fields["tool"], user, hour, _loop(fields, signal))
+        loop = _loop(fields, signal)
+        if before and before.key.signal == signal and not (fields.get("loop") or fields.get("arguments")):
+            loop = before.key.loop  # an ending does not say again what its call said
+        return Key(fields["tenant"], signal, fields["tool"], user, hour, loop)
 
     def _add_to(self, row: _Row, key: Key, fields: Fields, signals: list[str], before: _Filed | None) -> None:
         decision, risk, ts = fields["decision"], fields.get("risk", 0.0), fields["ts"]

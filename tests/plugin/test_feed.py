@@ -170,6 +170,12 @@ def test_an_ending_in_the_next_hour_belongs_to_its_call() -> None:
     assert (row.count, row.hour, row.last_seen) == (1, NOON, NOON + HOUR + 5)
 
 
+def test_the_ending_of_a_call_of_a_loop_belongs_to_that_loop() -> None:
+    made = call("retry_loop", arguments="01" * 8)
+    row = one(made, outcome(made, "retry_loop"))
+    assert (row.count, row.risk) == (1, 0.6)
+
+
 def test_an_ending_that_tells_something_else_is_a_row_of_its_own() -> None:
     made = call("novelty")
     first, second = findings(made, outcome(made, "cost"))
