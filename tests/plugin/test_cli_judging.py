@@ -59,7 +59,9 @@ def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, now: float) -> Iterato
     items = [
         item(TOOL, now),
         item(STEP, now, kind="step", **{"from": "db_query"}, state="listed", until=0.0),
-        item(OTHER, now, user="bob", tool="export", kind="argument", state="rejected", until=0.0),
+        item(
+            OTHER, now, user="bob", tool="export", kind="argument", what="host", state="rejected", until=0.0
+        ),
     ]
 
     def read(folder: str | None) -> History:
@@ -89,7 +91,7 @@ def test_news_is_a_list(site: Site) -> None:
     text = command(site, "news").stdout
     assert TOOL in text and "the tool delete_records" in text and "held" in text
     assert "delete_records right after db_query" in text
-    assert "an argument of export" in text and "rejected" in text
+    assert "a new host in the arguments of export" in text and "rejected" in text
     found = json.loads(command(site, "news", "--json", "--user", "bob").stdout)
     assert [entry["id"] for entry in found] == [OTHER]
     assert "nothing new" in command(site, "news", "--tenant", "t2").stdout

@@ -248,6 +248,6 @@ def _what(item: dict[str, Any]) -> str:
     if kind == "tool":
         return f"the tool {tool}"
     if kind == "argument":
-        return f"an argument of {tool}"
+        return f"a new {item.get('what') or 'value'} in the arguments of {tool}"
     later = "some time after" if kind == "skip" else "right after"
     return f"{tool} {later} {item['from'] or 'the session start'}"
