@@ -206,10 +206,11 @@ Aftermath Engine::observe(std::uint64_t ticket, Outcome outcome, double cost, do
   after.risk = score.risk;
   const Decision decision = decision_of(score.risk, call->threshold);
   const QueuedOutcome ended{{call->id.worker, call->id.seq, now}, outcome, cost, score.risk};
-  if (decision <= call->decision) {
+  if (decision == Decision::kAllow || score.risk <= call->scored.risk) {
     if (settings_.journaling) push(false, ended);
     return after;
   }
+  after.told = call->decision == Decision::kDeny;
   after.decision = decision;
   after.mode = call->mode;
   after.snoozed = call->snoozed;
