@@ -432,6 +432,7 @@ bool Model::accept(Principal& user, Peers& group, Peers& tenant, std::uint64_t c
   for (const HeldItem& held : user.held)
     if (goes(held) && held.state != HeldItem::State::kListed) learn_accepted(held, levels, weight);
   std::erase_if(user.held, goes);
+  settle(user, group, tenant);
   return true;
 }
 
@@ -461,6 +462,7 @@ bool Model::reject(Principal& user, Peers& group, Peers& tenant, std::uint64_t c
   found->state = HeldItem::State::kRejected;
   found->risk = std::max(found->risk, kHighRisk);
   found->since = now;
+  settle(user, group, tenant);
   return true;
 }
 
@@ -494,10 +496,14 @@ void Model::learn(const Scored& scored, Ran& ran) {
     ran.mark = static_cast<std::uint8_t>(scored.marks >> (2 * i) & 3U);
     signals_[i]->learn(ran);
   }
-  TenantState& home = *scored.user->home;
-  principals_.settle(home, *scored.group);
-  if (scored.tenant != scored.group) principals_.settle(home, *scored.tenant);
-  principals_.settle(*scored.user);
+  settle(*scored.user, *scored.group, *scored.tenant);
+}
+
+void Model::settle(Principal& user, Peers& group, Peers& tenant) {
+  TenantState& home = *user.home;
+  principals_.settle(home, group);
+  if (&tenant != &group) principals_.settle(home, tenant);
+  principals_.settle(user);
 }
 
 }  // namespace tool_firewall

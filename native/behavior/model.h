@@ -98,7 +98,7 @@ class Model {
     begin(user, group, tenant, call, when);
     Score score = measure();
     finish(user, score.risk, decide(score.risk), scored);
-    principals_.settle(*user);
+    settle(*user, group, tenant);
     return score;
   }
 
@@ -177,6 +177,8 @@ class Model {
   void hold_again(Principal& user, const ItemKey& item, const Occasion& call);
   std::uint32_t hold_arguments(const Scored& scored);
   void learn_accepted(const HeldItem& held, const Levels& levels, double weight) const;
+  // Counts anew what they use, whatever grew or shrank.
+  void settle(Principal& user, Peers& group, Peers& tenant);
 
   ModelSettings settings_;
   const Hasher& hasher_;
