@@ -1,55 +1,67 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "text/arguments_digest.h"
+#include "text/argument_reader.h"
 
 #include <gtest/gtest.h>
 
+#include <cmath>
 #include <functional>
 #include <set>
 #include <string>
 #include <string_view>
+#include <vector>
 
 #include "lab.h"
 
 namespace tool_firewall {
 namespace {
 
+using Path = ArgumentReader::Path;
+
+const Path kRoot;
+
 class Writing {
  public:
-  explicit Writing(const Hasher& hasher) : digest_(hasher) {}
-  ArgumentsDigest::Path at(std::string_view key,
-                           ArgumentsDigest::Path parent = ArgumentsDigest::kRoot) const {
-    return digest_.member(parent, key.data(), key.size());
-  }
-  Writing& text(ArgumentsDigest::Path path, std::string_view value) {
-    digest_.leaf(path, 's', value.data(), value.size());
+  explicit Writing(const Hasher& hasher) : reader(hasher, facts, destinations) {}
+  Path at(std::string_view key, const Path& parent = kRoot) const { return reader.member(parent, key); }
+  Path item(std::size_t index, const Path& parent) const { return reader.element(parent, index); }
+  Writing& text(const Path& path, std::string_view value) {
+    reader.text(path, value);
     return *this;
   }
-  Writing& integer(ArgumentsDigest::Path path, std::int64_t value, char type = 'i') {
-    digest_.leaf(path, type, &value, sizeof value);
+  Writing& integer(const Path& path, std::int64_t value, char type = 'i') {
+    reader.number(path, type, &value, sizeof value, static_cast<double>(value));
     return *this;
   }
-  Writing& end(ArgumentsDigest::Path path, char type) {
-    digest_.leaf(path, type, nullptr, 0);
+  Writing& number(const Path& path, double value) {
+    reader.number(path, 'd', &value, sizeof value, value);
     return *this;
   }
-  ArgumentsDigest digest_;
+  Writing& end(const Path& path, char type) {
+    reader.structure(path, type);
+    return *this;
+  }
+  std::uint64_t result() const { return reader.result(); }
+
+  ArgumentFacts facts;
+  std::vector<std::string> destinations;
+  ArgumentReader reader;
 };
 
-TEST(ArgumentsDigest, DoesNotDependOnTheOrderOfKeys) {
+TEST(ArgumentDigest, DoesNotDependOnTheOrderOfKeys) {
   const Hasher hasher(kKey);
   Writing one(hasher), other(hasher);
-  one.text(one.at("a"), "x").integer(one.at("b"), 5).end(ArgumentsDigest::kRoot, 'o');
-  other.integer(other.at("b"), 5).text(other.at("a"), "x").end(ArgumentsDigest::kRoot, 'o');
-  EXPECT_EQ(one.digest_.result(), other.digest_.result());
+  one.text(one.at("a"), "x").integer(one.at("b"), 5).end(kRoot, 'o');
+  other.integer(other.at("b"), 5).text(other.at("a"), "x").end(kRoot, 'o');
+  EXPECT_EQ(one.result(), other.result());
 }
 
-TEST(ArgumentsDigest, TellsApartWhatDiffers) {
+TEST(ArgumentDigest, TellsApartWhatDiffers) {
   const Hasher hasher(kKey);
   struct Row {
     const char* name;
     std::function<void(Writing&)> write;
   };
-  const auto index = [](Writing& w, std::size_t i) { return w.digest_.element(w.at("list"), i); };
+  const auto index = [](Writing& w, std::size_t i) { return w.item(i, w.at("list")); };
   const Row rows[] = {
       {"nothing", [](Writing&) {}},
       {"one text", [](Writing& w) { w.text(w.at("a"), "x"); }},
@@ -71,28 +83,28 @@ TEST(ArgumentsDigest, TellsApartWhatDiffers) {
   for (const Row& row : rows) {
     Writing writing(hasher);
     row.write(writing);
-    EXPECT_TRUE(seen.insert(writing.digest_.result()).second) << row.name;
+    EXPECT_TRUE(seen.insert(writing.result()).second) << row.name;
   }
 }
 
-TEST(ArgumentsDigest, SaysNothingWithoutTheKey) {
+TEST(ArgumentDigest, SaysNothingWithoutTheKey) {
   auto other_key = kKey;
   other_key[0] ^= 1;
   const Hasher hasher(kKey), other_hasher(other_key);
   Writing one(hasher), other(other_hasher);
   one.text(one.at("a"), "x");
   other.text(other.at("a"), "x");
-  EXPECT_NE(one.digest_.result(), other.digest_.result());
+  EXPECT_NE(one.result(), other.result());
 }
 
-TEST(ArgumentsDigest, StopsAtOneMebibyte) {
+TEST(ArgumentDigest, StopsAtOneMebibyte) {
   const Hasher hasher(kKey);
-  ArgumentsDigest exact(hasher);
-  EXPECT_TRUE(exact.spend((1U << 20) - 8)) << "8 bytes a node are charged";
-  EXPECT_FALSE(exact.spend(0));
-  ArgumentsDigest many(hasher);
+  Writing exact(hasher);
+  EXPECT_TRUE(exact.reader.spend((1U << 20) - 8)) << "8 bytes a node are charged";
+  EXPECT_FALSE(exact.reader.spend(0));
+  Writing many(hasher);
   int nodes = 0;
-  while (many.spend(0)) ++nodes;
+  while (many.reader.spend(0)) ++nodes;
   EXPECT_EQ(nodes, (1 << 20) / 8) << "empty values are not free";
 }
 

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <array>
 #include <chrono>
+#include <limits>
 #include <random>
 #include <string>
 #include <vector>
@@ -15,6 +16,7 @@ namespace tool_firewall {
 namespace {
 
 constexpr std::array<unsigned char, 32> kKey{1, 2, 3};
+constexpr double kNoCost = std::numeric_limits<double>::quiet_NaN();
 constexpr double kStart = 1'772'409'600;  // 2026-03-02, a Monday
 constexpr int kTools = 20;
 
@@ -65,7 +67,7 @@ struct Traffic {
     const Event& event = events[next++ % events.size()];
     const Verdict verdict = engine.check(policy, *event.caller, "gateway", *event.tool, {}, now);
     benchmark::DoNotOptimize(verdict.risk);
-    engine.observe(verdict.ticket, Outcome::kOk, now);
+    engine.observe(verdict.ticket, Outcome::kOk, kNoCost, now);
   }
 };
 
