@@ -342,7 +342,8 @@ Score Model::end(const Scored& scored, const Ending& ending) {
   ran.starts_session = scored.starts_session;
   ran.local = scored.local;
   ran.past = scored.past;
-  ran.ended = ending.at;
+  // No call ends before it began, though after a pause the newest time believed may be from before it.
+  ran.ended = ending.at < 0 ? ending.at : std::max(ending.at, scored.now);
   ran.ok = ending.ok;
   ran.cost = ending.cost;
   ran.tool = scored.tool;
