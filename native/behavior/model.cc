@@ -345,7 +345,7 @@ Score Model::end(const Scored& scored, const Ending& ending) {
   // No call ends before it began, though after a pause the newest time believed may be from before it.
   ran.ended = ending.at < 0 ? ending.at : std::max(ending.at, scored.now);
   ran.ok = ending.ok;
-  ran.cost = ending.cost;
+  ran.cost = ending.cost >= 0 && ending.cost <= kMostCost ? ending.cost : Ending{}.cost;
   ran.tool = scored.tool;
   ran.session = find_session(*scored.user, scored.session);
   ran.levels = {scored.user.get(), scored.group, scored.tenant};
