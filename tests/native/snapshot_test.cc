@@ -719,7 +719,7 @@ TEST(Snapshot, AFileOfTheFirstFormatGoesOnScoring) {
   for (const auto& [tenant, state] : tenants) {
     for (const auto& [user, principal] : state->principals) {
       const Who who{.user = user, .tenant = tenant, .group = principal->group};
-      for (const char* fact : {"recent_calls", "usual_60s", "record_60s"})
+      for (const char* fact : {"usual_60s", "usual_3600s", "record_60s"})
         EXPECT_EQ(first.fact(who, fact, traffic.now()), made.fact(who, fact, traffic.now())) << fact;
       EXPECT_EQ(baseline_of(first.engine, tenant, user)->calls, principal->calls);
       ++users;
