@@ -89,7 +89,8 @@ class ToolHours {
     const std::uint32_t calls = counts.bits(key(back, kCalls));
     if (calls >> kShift != tag(back)) return {};
     const std::uint32_t cost = counts.bits(key(back, kCost));
-    return {static_cast<double>(calls & kMask), static_cast<double>(std::bit_cast<float>(cost))};
+    return {static_cast<double>(calls & kMask),
+            cost == kNoCost ? 0 : static_cast<double>(std::bit_cast<float>(cost))};
   }
 
   const Hasher& hasher_;
@@ -106,12 +107,13 @@ class Spike {
   static constexpr double kBetweenWeeks = .25;
 
   // `unit`: 1 for calls; of money the usual price of a call.
-  Spike(double usual, double unit, bool cold, double floor)
-      : usual_(usual), deviation_(std::sqrt(unit * usual + std::pow(kBetweenWeeks * usual, 2))) {
-    at_ = cold ? floor
-               : std::max(floor, std::min(kRatio * usual, usual + kDeviations * std::max(deviation_, unit)));
+  Spike(double usual, double unit, bool cold, double floor) : usual_(usual), at_(floor) {
+    if (cold) return;
+    deviation_ = std::max(unit, std::sqrt(unit * usual + std::pow(kBetweenWeeks * usual, 2)));
+    at_ = std::max(floor, std::min(kRatio * usual, usual + kDeviations * deviation_));
   }
 
+  // 0 while there is nothing to compare with.
   double z(double value) const { return deviation_ > 0 ? (value - usual_) / deviation_ : 0; }
 
   // Whether the step from `before` to `after` is one to tell of: over the limit, or over twice, four times
@@ -123,8 +125,8 @@ class Spike {
 
  private:
   double usual_;
-  double deviation_;
-  double at_ = 0;
+  double deviation_ = 0;
+  double at_;
 };
 
 }  // namespace tool_firewall
