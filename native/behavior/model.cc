@@ -125,6 +125,7 @@ void Model::begin(const PrincipalPtr& user, Peers& group, Peers& tenant, const C
   // History has faded by its age, whatever that is.
   faded_ = when.past ? decay_.faded(when.own) : decay_.faded(when.own, when.everybody);
   sight_.now = when.own;
+  sight_.everybody = when.everybody;
   sight_.weight = decay_.weight(faded_);
   refresh(user->counts, user->epoch);
   refresh(group.counts, group.epoch);

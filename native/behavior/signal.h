@@ -40,8 +40,9 @@ struct Channel {
 
 // Everything the signals may look at for one call. Valid during the call only.
 struct Sight {
-  double now = 0;     // s, UTC
-  double weight = 1;  // forward-decay weight of an event now
+  double now = 0;        // s, UTC
+  double everybody = 0;  // s, UTC, see clock.h; for what is shared
+  double weight = 1;     // forward-decay weight of an event now
   Zone::Local local;  // hour and day on the user's clock
   const Tool* tool = nullptr;
   Levels levels;
