@@ -134,7 +134,7 @@ void Model::begin(const PrincipalPtr& user, Peers& group, Peers& tenant, const C
   sight_.local = user->zone->local(when.own);
   sight_.tool = &call.tool;
   sight_.identity = call.identity;
-  sight_.digest = hasher_.pair(kCallKind, call.tool.id, call.arguments);
+  sight_.digest = call.arguments == 0 ? 0 : hasher_.pair(kCallKind, call.tool.id, call.arguments);
   session_ = &session_of(*user, call.session, when.own);
   sight_.session = session_;
   sight_.arguments.set(hasher_, call.tool, call.facts);

@@ -49,7 +49,7 @@ struct Sight {
   Session* session = nullptr;
   Usage usage;
   ArgumentKeys arguments;
-  std::uint64_t digest = 0;                 // of tool and arguments
+  std::uint64_t digest = 0;                 // of tool and arguments, 0 when those are unknown
   std::array<std::uint64_t, 2> identity{};  // agent and token, 0 when unknown
 };
 
