@@ -345,7 +345,7 @@ Score Model::end(const Scored& scored, const Ending& ending) {
   ran.past = scored.past;
   ran.ended = ending.at;
   ran.ok = ending.ok;
-  ran.cost = ending.cost;
+  if (ending.cost >= 0 && ending.cost <= kMostCost) ran.cost = ending.cost;
   ran.tool = scored.tool;
   ran.session = find_session(*scored.user, scored.session);
   ran.levels = {scored.user.get(), scored.group, scored.tenant};

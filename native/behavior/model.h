@@ -42,6 +42,8 @@ struct Score {
   const Tool* previous = nullptr;  // tool before this one in the session
 };
 
+inline constexpr double kMostCost = 1e12;  // of a call; what is more, or less than 0, is no cost
+
 // How a call ended.
 struct Ending {
   double at = -1;                                          // s; negative: not seen, it counts as done
