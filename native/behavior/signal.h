@@ -43,7 +43,7 @@ struct Sight {
   double now = 0;        // s, UTC
   double everybody = 0;  // s, UTC, see clock.h; for what is shared
   double weight = 1;     // forward-decay weight of an event now
-  Zone::Local local;  // hour and day on the user's clock
+  Zone::Local local;     // hour and day on the user's clock
   const Tool* tool = nullptr;
   Levels levels;
   Session* session = nullptr;

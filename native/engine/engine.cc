@@ -377,9 +377,9 @@ void Engine::apply_record(CallRecord& record) {
   caller->group = std::move(record.group);
   caller->session = std::move(record.session);
   caller->token = std::move(record.token);
-  const std::uint64_t key = hasher_.pair(
-      kCallerKind, hasher_.text(caller->tenant, caller->user),
-      hasher_.pair(0, hasher_.text(caller->group, caller->session), hasher_.text(caller->agent, caller->token)));
+  const std::uint64_t key = hasher_.pair(kCallerKind, hasher_.text(caller->tenant, caller->user),
+                                         hasher_.pair(0, hasher_.text(caller->group, caller->session),
+                                                      hasher_.text(caller->agent, caller->token)));
   const auto [found, fresh] = applied_callers_.try_emplace(key, std::move(caller));
   caller = found->second;
   if (fresh) {

@@ -57,6 +57,11 @@ class Person:
     pause: float  # s between calls
     between_sessions: float  # s
     sessions: int  # session names in use
+    weekends: bool  # at work then
+    agent: str
+    token: str
+    renews: bool  # the token, with every session
+    dearer: float = 0.0  # by so many nats, for now
     previous: str = ""
 
 
@@ -81,6 +86,10 @@ def people(random_: random.Random) -> list[Person]:
                     random_.choice((2.0, 15.0, 40.0)),
                     random_.choice((1.0, 4.0, 24.0)) * HOUR,
                     random_.choice((1, 3, 20)),
+                    n % 3 > 0,
+                    f"agent{n % 2}",
+                    f"token of {user}",
+                    n % 4 == 0,
                 )
             )
     found[1].sessions = 100
@@ -100,10 +109,12 @@ class Traffic:
         self.more = random.Random(seed + 1)
         self.arguments = InventedArguments(random.Random(seed + 2))
         self.failing: set[int] = set()  # ids of calls
+        self.dearer: dict[int, float] = {}  # by id of call: nats
         for person in self.people:
             self.at(START + self.random.expovariate(1 / DAY), "session", person)
         self.at(START + DAY, "incident")
         self.at(START + DAY, "circle")
+        self.at(START + 5 * DAY, "dear")
         self.at(START + 4 * DAY, "clock_ahead")
         self.at(START + 9 * DAY, "one_wrong")
         self.at(START + 2 * HOUR, "batch", self.people[2])
@@ -153,6 +164,7 @@ class Traffic:
             arguments = self.arguments.of(person.tenant, person.user, tool)
         if self.more.random() < failing:
             self.failing.add(id_)
+        self.dearer[id_] = person.dearer
         return Step(
             now,
             id_,
@@ -166,12 +178,14 @@ class Traffic:
                 person.threshold,
                 inspectable=self.random.random() > 0.002,
                 arguments=arguments,
+                agent=person.agent,
+                token=person.token,
             ),
             when,
         )
 
     def outcome(self, now: float, when: float, id_: int) -> Step:
-        cost: float | None = self.more.lognormvariate(-5, 1)
+        cost: float | None = self.more.lognormvariate(-5 + self.dearer.pop(id_), 1)
         kind = self.more.random()
         if kind < 0.05:
             cost = None
@@ -196,6 +210,10 @@ class Traffic:
 
     def session(self, when: float, person: Person) -> None:
         name = f"s{self.random.randrange(person.sessions)}"
+        if self.more.random() < 0.01:
+            person.agent = f"agent{self.more.randrange(6)}"
+        if person.renews or self.more.random() < 0.01:
+            person.token = f"token {self.more.randrange(10**6)}"
         at = when
         for _ in range(1 + int(self.random.expovariate(1 / 8))):
             self.at(at, "call", person, name, self.next_tool(person))
@@ -207,6 +225,9 @@ class Traffic:
         local = datetime.fromtimestamp(following + self.ahead, person.zone)
         if not person.first_hour <= local.hour < person.first_hour + 9 and self.random.random() < 0.95:
             following += (person.first_hour - local.hour) % 24 * HOUR
+        local = datetime.fromtimestamp(following + self.ahead, person.zone)
+        if local.weekday() >= 5 and not person.weekends and self.more.random() < 0.98:
+            following += (7 - local.weekday()) * DAY
         self.at(following, "session", person)
 
     def stray(self) -> float:
@@ -254,6 +275,16 @@ class Traffic:
         for n in range(self.more.randint(5, 60)):
             tool, arguments = round_[n % len(round_)]
             self.at(when + n * gap, "call", person, name, tool, arguments, failing)
+
+    def dear(self, when: float) -> None:
+        """Somebody's calls become much dearer, and cheaper again."""
+        self.at(when + self.more.expovariate(1 / (2 * DAY)), "dear")
+        person = self.more.choice(self.people)
+        person.dearer = self.more.choice((0.0, 0.7, 1.5, 4.0))
+        self.at(when + self.more.choice((HOUR, DAY, 5 * DAY)), "cheap", person)
+
+    def cheap(self, when: float, person: Person) -> None:
+        person.dearer = 0.0
 
     def incident(self, when: float) -> None:
         self.at(when + self.random.expovariate(1 / (5 * HOUR)), "incident")
