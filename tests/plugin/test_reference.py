@@ -13,7 +13,6 @@ import json
 import math
 import os
 import sys
-from collections import Counter
 from collections.abc import Hashable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -254,8 +253,10 @@ class Pair:
 SETTINGS = {
     "default": (
         Settings(
-            rate_spike_floor=12,
+            rate_spike_floor=6,
             burn_spike_floor=0.1,
+            session_budget=8,
+            day_budget=20,
             tenant_zones=TENANT_ZONES,
             user_zones=USER_ZONES,
         ),
@@ -269,7 +270,7 @@ SETTINGS = {
             burst_threshold=5,
             burst_window=10,
             rate_spike_floor=8,
-            burn_spike_floor=0.5,
+            burn_spike_floor=0.1,
             session_budget=3,
             day_budget=5,
             default_zone="Europe/Berlin",

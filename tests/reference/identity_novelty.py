@@ -11,9 +11,7 @@ from .novelty import UserRates
 from .people import Scene
 from .rate import Rate
 
-CHANNELS = (
-    Channel("identity_novelty", (0, 0, 0, 0, 0.5, 1.2, 1.8, 2.4, 2.8, 3.2, 3.7), weight=1.2),
-)
+CHANNELS = (Channel("identity_novelty", (0, 0, 0, 0, 0.5, 1.2, 1.8, 2.4, 2.8, 3.2, 3.7), weight=1.2),)
 KINDS = ("agent", "token")
 GROUP_WINDOW = 400.0  # sessions
 TEACHES_FROM = 5.0  # sessions of a user

@@ -192,7 +192,7 @@ class Model:
                 for channel, raw in zip(signal.channels, signal.measure(scene), strict=True)
             ]
             reads |= {one.channel.name: one for one in of_signal}
-            candidates.append(self._reason(signal, of_signal, scene))
+            candidates += self._reasons(signal, of_signal, scene)
         floor = max(signal.floor() for signal in self.signals)
         risk = fused(list(reads.values()), floor)
 
@@ -279,19 +279,22 @@ class Model:
         return Read(channel, prior, -math.log(in_tenant), -math.log(in_group))
 
     @staticmethod
-    def _reason(signal: Any, reads: list[Read], scene: Scene) -> Reason:
-        said = max((max(one.adds, one.alone) for one in reads), default=0.0)
+    def _reasons(signal: Any, reads: list[Read], scene: Scene) -> list[Reason]:
+        """At most one; none of what is never told."""
         insists = signal.floor()
         rarest = max(surprise_of_floor(insists), *(one.in_group for one in reads), 0.0)
+        if rarest <= TRUNCATED:
+            return []
+        said = max((max(one.adds, one.alone) for one in reads), default=0.0)
         rank = max(said, 2 * rarest) if insists > 0 else said
         value, baseline = signal.numbers(scene)
-        return Reason(signal.name, rarest, value, baseline, rank)
+        return [Reason(signal.name, rarest, value, baseline, rank)]
 
     def _measure_after(self, running: Running, cost: float, ended: float) -> After:
         scene = running.scene
         session = scene.user.session_named(scene.session.id)
         risk = running.risk
-        candidates = []
+        candidates: list[Reason] = []
         scores = self.cost.measure_after(scene, session, cost)
         if scores is not None:
             of_signal = [
@@ -301,10 +304,10 @@ class Model:
             reads = running.reads | {one.channel.name: one for one in of_signal}
             risk = max(risk, fused(list(reads.values()), max(running.floor, self.cost.floor())))
             self._calibrate(scene, session, of_signal, risk)
-            candidates.append(self._reason(self.cost, of_signal, scene))
+            candidates += self._reasons(self.cost, of_signal, scene)
         if self.burn_spike.measure_after(scene, cost, ended):
             risk = max(risk, self.burn_spike.floor())
-            candidates.append(self._reason(self.burn_spike, [], scene))
+            candidates += self._reasons(self.burn_spike, [], scene)
         decision = max(running.decision, decision_of(risk, running.threshold), key=DECISIONS.index)
         return After(risk, decision, worth_telling(candidates, risk))
 

@@ -94,7 +94,7 @@ class OffHours:
         calls = max(1, session.odd)
         self._numbers = (near if odd_hour >= odd_day else user.weekends, user.days)
         self.met["odd_hour"] += odd_hour > ODD
-        self.met["odd_weekend"] += odd_day > max(ODD, odd_hour)
+        self.met["odd_weekend"] += odd_day > max(1.0, odd_hour)
         self.met["odd_session"] += session.odd > 1
         return [score * (calls / (calls + 1))]
 

@@ -2,7 +2,7 @@
 """Who is compared with whom, and what a call is made of."""
 
 import math
-from collections import deque
+from collections import defaultdict, deque
 from collections.abc import Hashable
 from dataclasses import dataclass, field
 from datetime import date, datetime
@@ -58,13 +58,15 @@ class Peers:
     """A tenant, or a peer group inside one."""
 
     counts: Counts = field(default_factory=Counts)
-    calibrators: dict[str, Calibrator] = field(default_factory=dict)  # by channel
+    calibrators: defaultdict[str, Calibrator] = field(
+        default_factory=lambda: defaultdict(Calibrator)
+    )  # by channel
     waiting: deque[tuple[float, str, float]] = field(
         default_factory=deque
     )  # since (s), channel, prior surprise
 
     def calibrator(self, channel: str) -> Calibrator:
-        return self.calibrators.setdefault(channel, Calibrator())
+        return self.calibrators[channel]
 
     def catch_up(self, now: float) -> None:
         """Learns the rare scores that have waited an hour, and those whose clock had run ahead."""

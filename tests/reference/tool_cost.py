@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What calls of a tool usually cost, as a whole number of small units, because the engine has 22 bits for it."""
+"""What calls of a tool usually cost, in whole small units: the engine has 22 bits for it."""
 
 import math
 from dataclasses import dataclass

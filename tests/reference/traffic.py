@@ -123,8 +123,9 @@ class Traffic:
         heapq.heappush(self.queue, (when, next(self.order), what, about))
 
     def steps(self, calls: int) -> Iterator[Step]:
-        """So many calls, and the outcomes that come before the last of them."""
-        jump_every = max(2000, calls // 12)
+        """So many calls, and the outcomes that come before the last of them. Time goes on evenly, but for its
+        clocks, during the first half of them: weeks are compared with weeks."""
+        jump_every = max(1000, calls // 24)
         done = 0
         while done < calls:
             when, _, what, about = heapq.heappop(self.queue)
@@ -133,7 +134,7 @@ class Traffic:
                 now -= self.random.uniform(0, 20)
             if what == "call":
                 done += 1
-                if done % jump_every == 0:
+                if done > calls / 2 and done % jump_every == 0:
                     self.ahead += self.random.uniform(*self.jumps)
                 yield self.call(now + self.stray(), when, *about)
             elif what == "outcome":
@@ -225,10 +226,22 @@ class Traffic:
         local = datetime.fromtimestamp(following + self.ahead, person.zone)
         if not person.first_hour <= local.hour < person.first_hour + 9 and self.random.random() < 0.95:
             following += (person.first_hour - local.hour) % 24 * HOUR
-        local = datetime.fromtimestamp(following + self.ahead, person.zone)
-        if local.weekday() >= 5 and not person.weekends and self.more.random() < 0.98:
-            following += (7 - local.weekday()) * DAY
+        days = self.days_to_monday(following, person)
+        if days and not person.weekends and self.more.random() < 0.98:
+            following += days * DAY
         self.at(following, "session", person)
+
+    def days_to_monday(self, when: float, person: Person) -> int:
+        """On a weekend of that person; else 0."""
+        weekday = datetime.fromtimestamp(when + self.ahead, person.zone).weekday()
+        return 7 - weekday if weekday >= 5 else 0
+
+    def somebody(self, when: float, random_: random.Random) -> Person:
+        """Mostly at work that day."""
+        person = random_.choice(self.people)
+        if person.weekends or not self.days_to_monday(when, person) or random_.random() < 0.02:
+            return person
+        return random_.choice([one for one in self.people if one.weekends])
 
     def stray(self) -> float:
         """How far off (s) the clock of the worker is that takes the next call."""
@@ -264,7 +277,7 @@ class Traffic:
     def circle(self, when: float) -> None:
         """One call, or up to five in turn, again and again."""
         self.at(when + self.more.expovariate(1 / (8 * HOUR)), "circle")
-        person = self.more.choice(self.people)
+        person = self.somebody(when, self.more)
         name = f"s{self.more.randrange(person.sessions)}"
         round_ = [
             (tool, self.arguments.of(person.tenant, person.user, tool))
@@ -288,7 +301,7 @@ class Traffic:
 
     def incident(self, when: float) -> None:
         self.at(when + self.random.expovariate(1 / (5 * HOUR)), "incident")
-        person = self.random.choice(self.people)
+        person = self.somebody(when, self.random)
         name = f"s{self.random.randrange(person.sessions)}"
         kind = self.random.random()
         if kind < 0.3:
