@@ -125,6 +125,7 @@ void Model::begin(const PrincipalPtr& user, Peers& group, Peers& tenant, const C
   // History has faded by its age, whatever that is.
   faded_ = when.past ? decay_.faded(when.own) : decay_.faded(when.own, when.everybody);
   sight_.now = when.own;
+  sight_.everybody = when.everybody;
   sight_.weight = decay_.weight(faded_);
   refresh(user->counts, user->epoch);
   refresh(group.counts, group.epoch);
@@ -133,7 +134,7 @@ void Model::begin(const PrincipalPtr& user, Peers& group, Peers& tenant, const C
   sight_.local = user->zone->local(when.own);
   sight_.tool = &call.tool;
   sight_.identity = call.identity;
-  sight_.digest = hasher_.pair(kCallKind, call.tool.id, call.arguments);
+  sight_.digest = call.arguments == 0 ? 0 : hasher_.pair(kCallKind, call.tool.id, call.arguments);
   session_ = &session_of(*user, call.session, when.own);
   sight_.session = session_;
   sight_.arguments.set(hasher_, call.tool, call.facts);

@@ -40,15 +40,16 @@ struct Channel {
 
 // Everything the signals may look at for one call. Valid during the call only.
 struct Sight {
-  double now = 0;     // s, UTC
-  double weight = 1;  // forward-decay weight of an event now
-  Zone::Local local;  // hour and day on the user's clock
+  double now = 0;        // s, UTC
+  double everybody = 0;  // s, UTC, see clock.h; for what is shared
+  double weight = 1;     // forward-decay weight of an event now
+  Zone::Local local;     // hour and day on the user's clock
   const Tool* tool = nullptr;
   Levels levels;
   Session* session = nullptr;
   Usage usage;
   ArgumentKeys arguments;
-  std::uint64_t digest = 0;                 // of tool and arguments
+  std::uint64_t digest = 0;                 // of tool and arguments, 0 when those are unknown
   std::array<std::uint64_t, 2> identity{};  // agent and token, 0 when unknown
 };
 

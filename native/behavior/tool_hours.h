@@ -75,7 +75,7 @@ class ToolHours {
     Spent spent;
     if (counts.bits(key(0, kCalls)) >> kShift != tag(0)) return spent;
     counts.change_bits(key(0, kCost), [&](std::uint32_t before) {
-      spent.before = static_cast<double>(std::bit_cast<float>(before));
+      spent.before = before == kNoCost ? 0 : static_cast<double>(std::bit_cast<float>(before));
       const auto sum = static_cast<float>(spent.before + cost);
       spent.after = static_cast<double>(sum);
       return std::max(kNoCost, std::bit_cast<std::uint32_t>(sum));
@@ -99,7 +99,8 @@ class ToolHours {
                         static_cast<std::uint64_t>((hour_of_week() * kWeeks + slot) * 2) + what);
   }
   double cost(const ShardedCountTable& counts, int back) const {
-    return static_cast<double>(std::bit_cast<float>(counts.bits(key(back, kCost))));
+    const std::uint32_t cost = counts.bits(key(back, kCost));
+    return cost == kNoCost ? 0 : static_cast<double>(std::bit_cast<float>(cost));
   }
 
   const Hasher& hasher_;
@@ -116,12 +117,13 @@ class Spike {
   static constexpr double kBetweenWeeks = .25;
 
   // `unit`: 1 for calls; of money the usual price of a call.
-  Spike(double usual, double unit, bool cold, double floor)
-      : usual_(usual), deviation_(std::sqrt(unit * usual + std::pow(kBetweenWeeks * usual, 2))) {
-    at_ = cold ? floor
-               : std::max(floor, std::min(kRatio * usual, usual + kDeviations * std::max(deviation_, unit)));
+  Spike(double usual, double unit, bool cold, double floor) : usual_(usual), at_(floor) {
+    if (cold) return;
+    deviation_ = std::max(unit, std::sqrt(unit * usual + std::pow(kBetweenWeeks * usual, 2)));
+    at_ = std::max(floor, std::min(kRatio * usual, usual + kDeviations * deviation_));
   }
 
+  // 0 while there is nothing to compare with.
   double z(double value) const { return deviation_ > 0 ? (value - usual_) / deviation_ : 0; }
 
   // Whether the step from `before` to `after` is one to tell of: over the limit, or over twice, four times
@@ -133,8 +135,8 @@ class Spike {
 
  private:
   double usual_;
-  double deviation_;
-  double at_ = 0;
+  double deviation_ = 0;
+  double at_;
 };
 
 }  // namespace tool_firewall

@@ -22,7 +22,7 @@ CHANNELS = (
     ),
 )
 USER_WINDOW = 60  # values
-SHARE_UNIT = 2**-20
+SHARE_UNIT = 2**-19
 GROUP_WINDOW = 400.0  # values
 NEW_WINDOW = 200.0  # new values
 TEACHES_FROM = 5  # values of a user
@@ -83,11 +83,18 @@ def known_as(tool: str, fact: Fact) -> Hashable:
     return ("fact", fact.kind, fact.value) if fact.identity else ("fact", tool, *fact)
 
 
+def held_risk(scene: Scene, fact: Fact, new_for: float) -> float:
+    """The risk of the call in which a still new value was first seen, 0 for any other value."""
+    held = scene.user.held.get(known_as(scene.tool.tool, fact))
+    return held.risk if held is not None and held.lasts(scene.now, new_for) else 0.0
+
+
 class ArgumentNovelty:
     name = "argument_novelty"
     channels = CHANNELS
 
-    def __init__(self) -> None:
+    def __init__(self, new_for: float) -> None:
+        self.new_for = new_for  # s
         self.users: defaultdict[tuple[tuple[str, str], str, str, str], UserRate] = defaultdict(UserRate)
         self.groups: defaultdict[tuple[int, str, str, str], GroupRates] = defaultdict(GroupRates)
 
@@ -107,19 +114,21 @@ class ArgumentNovelty:
                 user = self.users[scene.user.name, scene.tool.tool, of_leaf[0].path, of_leaf[0].kind]
                 self._rate = user.new / user.values if user.values else 0.0
         self._most = most
+        self._held = max((held_risk(scene, fact, self.new_for) for fact in scene.every_fact), default=0.0)
         return [identity, most if sends(scene.tool.tool) else 0.0]
 
     def floor(self) -> float:
-        return 0.0
+        return self._held
 
     def numbers(self, scene: Scene) -> tuple[float, float]:
         return (self._most, self._rate)
 
-    def learn(self, scene: Scene) -> None:
+    def learn(self, scene: Scene, held: set[Fact]) -> None:
+        """`held`: what stays new."""
         tool = scene.tool.tool
         levels = (scene.user.counts, scene.group.counts, scene.tenant.counts)
         found = []
-        for fact in dict.fromkeys(fact for of_leaf in scene.facts for fact in of_leaf):
+        for fact in dict.fromkeys(scene.every_fact):
             seen = [known_as(tool, fact) in counts.sums for counts in levels]
             found.append((fact, seen))
         for fact, (by_user, by_group, by_tenant) in found:
@@ -133,6 +142,8 @@ class ArgumentNovelty:
                         group.new_to_tenant.learn(not by_tenant)
             user.learn(not by_user)
         for fact, _ in found:
+            if fact in held:
+                continue
             for counts in levels[: 2 if scene.group is scene.tenant else 3]:
                 counts.add(known_as(tool, fact), scene.weight)
 

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 MOST_LEAVES = 16
 MOST_ELEMENTS = 8  # of a list
 LONGEST_VALUE = 40  # bytes; longer text is prose, always new
-LONGEST_HOST = 200  # bytes of the text it is in
+LONGEST_HOST = 200  # bytes of the text it is in, without a scheme
 
 LONGEST_PATH = 200  # bytes
 PREFIX = 3  # names of a path
@@ -18,16 +18,22 @@ PREFIX = 3  # names of a path
 ADDRESS, DOMAIN, HOST, ACCOUNT, PLACE = "E", "D", "H", "A", "P"
 IDENTITIES = (ADDRESS, DOMAIN, HOST, ACCOUNT, PLACE)
 VALUE, MAGNITUDE = "V", "M"
+LISTED = (ADDRESS, HOST, ACCOUNT)  # for people to judge, and held back when first seen at high risk
+
+BEYOND = 1025  # a power of two above every double
 
 # Bytes, not characters: everything beyond ASCII counts as a letter.
 _NAME = rb"[A-Za-z0-9_\x80-\xff-]+"
-_DOTTED = rb"(" + _NAME + rb"(?:\." + _NAME + rb")+)"
-_EMAIL = re.compile(rb"[A-Za-z0-9_\x80-\xff.+-]+@" + _DOTTED)
-_URL = re.compile(rb"((?i:https?://)?(?i:www\.)?)" + _DOTTED + rb"(?::[0-9]+)?(?:[/?#][^ \t\n\v\f\r]*)?")
-_IPV4 = re.compile(rb"[0-9]{1,3}(?:\.[0-9]{1,3}){3}")
-_FILE = re.compile(rb"[A-Za-z0-9_\x80-\xff./ -]*\.[A-Za-z]{2,4}|(?:/[A-Za-z0-9_\x80-\xff.-]+)+/?")
+_DOTTED = re.compile(_NAME + rb"(?:\." + _NAME + rb")+")
+_EMAIL = re.compile(rb"[A-Za-z0-9_\x80-\xff.+-]+@(" + _DOTTED.pattern + rb")")
+_SCHEME = re.compile(rb"[A-Za-z][A-Za-z0-9+.-]*://([^/?#:@]*)[^ \t\n\v\f\r@]*")
+_BARE = re.compile(rb"([^/?#: \t\n\v\f\r]*)(:[0-9]+)?(?:[/?#][^ \t\n\v\f\r]*)?")
+_ENDING = re.compile(rb"[A-Za-z\x80-\xff-]{2,}")  # the last name of a host
+_IPV4 = re.compile(rb"[0-9]+(?:\.[0-9]+){3}")
+_FILE = re.compile(rb"[A-Za-z0-9_\x80-\xff./ -]*\.[A-Za-z]{2,4}")
 _ACCOUNT = re.compile(rb"[A-Za-z]{0,4}[0-9]{8,}")
 _PATH = re.compile(rb"[^ \t\n\v\f\r]*[/\\][^ \t\n\v\f\r]*")
+_WWW = b"www."
 
 
 class Leaf(NamedTuple):
@@ -96,21 +102,31 @@ def facts(leaf: Leaf) -> list[Fact]:
 
 
 def host_of(text: bytes) -> bytes | None:
-    """Of an address in the net. Without https:// or www. a name with a short ending is a file's."""
-    url = _URL.fullmatch(text)
-    if not url or len(text) >= LONGEST_HOST or (not url[1] and _FILE.fullmatch(text)):
+    """Of an address in the net: after a scheme whatever stands there, alone only what looks like a host. What
+    RFC 3986 forbids, user names in URLs and addresses in brackets are not invented, so not looked at."""
+    if url := _SCHEME.fullmatch(text):
+        return _without_www(url[1].lower()) or None
+    bare = _BARE.fullmatch(text)
+    if not bare or len(text) >= LONGEST_HOST or not _DOTTED.fullmatch(bare[1]):
         return None
-    host = url[2].lower()
-    last = host.rpartition(b".")[2]
-    return host if not last[:1].isdigit() or _IPV4.fullmatch(host) else None
+    host = bare[1].lower()
+    if not _ENDING.fullmatch(host.rpartition(b".")[2]) and not _IPV4.fullmatch(host):
+        return None
+    if not bare[2] and _FILE.fullmatch(text) and not host.startswith(_WWW):
+        return None
+    return _without_www(host)
+
+
+def _without_www(host: bytes) -> bytes:
+    rest = host.removeprefix(_WWW)
+    return rest if _DOTTED.fullmatch(rest) else host
 
 
 def magnitude(number: float) -> tuple[int, int]:
     """Sign, and the power of two above it."""
+    sign = (number > 0) - (number < 0)
     try:
         number = float(number)
     except OverflowError:
-        return (1 if number > 0 else -1, 1025)
-    if number == 0 or not math.isfinite(number):
-        return (0, 0 if number == 0 else 1025)
-    return (1 if number > 0 else -1, math.frexp(number)[1])
+        return (sign, BEYOND)
+    return (sign, math.frexp(number)[1] if math.isfinite(number) else BEYOND)

@@ -8,6 +8,8 @@ from typing import Any
 
 NEW = 0.06  # of the values are new, once there are some
 ENOUGH = 12  # values of a kind a person comes back to
+MOST = {"cell": 20}  # different values of a kind a person ever gives: more would fill the engine's tables
+MOST_OF_OTHERS = 60
 WORDS = ["alpha", "beta", "gamma", "delta", "report", "draft", "final", "invoice", "müller", "東京", "x"]
 
 
@@ -15,6 +17,7 @@ class InventedArguments:
     def __init__(self, random_: random.Random) -> None:
         self.random = random_
         self.used: defaultdict[tuple[str, str, str], list[Any]] = defaultdict(list)  # by tenant, user, kind
+        self.ever: defaultdict[tuple[str, str, str], list[Any]] = defaultdict(list)
 
     def of(self, tenant: str, user: str, tool: str) -> dict[str, Any]:
         def some(kind: str) -> Any:
@@ -30,7 +33,7 @@ class InventedArguments:
             lines = [{"sku": some("word"), "count": some("count")} for _ in range(self.random.randint(0, 3))]
             return {"account": some("account"), "amount": some("amount"), "lines": lines}
         if about == "row":
-            return {f"column{n}": some("word") for n in range(self.random.choice((2, 3, 3, 20)))}
+            return {f"column{n}": some("cell") for n in range(self.random.choice((2, 3, 3, 20)))}
         if about == "file":
             return {"path": some("path"), "options": {"force": some("flag"), "mode": None}}
         return {"user": some("word"), "link": some("link"), "note": some("text")}
@@ -39,16 +42,26 @@ class InventedArguments:
         used = self.used[tenant, user, kind]
         if len(used) >= ENOUGH and self.random.random() >= NEW:
             return self.random.choice(used)
-        make: Callable[[], Any] = getattr(self, f"_{kind}")
-        value = make()
+        value = self._new(kind, self.ever[tenant, user, kind])
         if len(used) < ENOUGH:
             used.append(value)
         elif self.random.random() < 0.5:
             used[self.random.randrange(ENOUGH)] = value
         return value
 
+    def _new(self, kind: str, ever: list[Any]) -> Any:
+        if len(ever) >= MOST.get(kind, MOST_OF_OTHERS):
+            return self.random.choice(ever)
+        make: Callable[[], Any] = getattr(self, f"_{kind}")
+        value = make()
+        ever.append(value)
+        return value
+
     def _word(self) -> str:
         return f"{self.random.choice(WORDS)}{self.random.randrange(40)}"
+
+    def _cell(self) -> str:
+        return self._word()
 
     def _text(self) -> str:
         return " ".join(self.random.choice(WORDS) for _ in range(self.random.choice((2, 4, 30))))

@@ -6,6 +6,7 @@ learned a day later still. A single odd call counts half, a session of them near
 """
 
 import math
+from collections import Counter
 from dataclasses import dataclass, field
 
 from .decay import float32
@@ -28,7 +29,6 @@ NEVER_WEEKEND = 0.5  # days
 TRUSTED_FROM = 5.0  # days
 ODD = 2.0  # nats
 MOST_DAYS = 60  # of a calendar looked at
-ALL = ("hours",)
 
 
 def weekend(day: int) -> bool:
@@ -58,7 +58,7 @@ class Days:
         passed = sum(weekend(one) for one in range(self.day, min(day, self.day + MOST_DAYS)))
         late = self.odd if gap > 1 else set()
         self.active = [
-            float32((days + (hour in learned)) * fade + (fade if hour in late else 0.0))
+            float32(float32((days + (hour in learned)) * fade) + (fade if hour in late else 0.0))
             for hour, days in enumerate(self.active)
         ]
         self.days = float32((self.days + 1) * fade)
@@ -74,6 +74,7 @@ class OffHours:
 
     def __init__(self) -> None:
         self.users: dict[tuple[str, str], Days] = {}
+        self.met: Counter[str] = Counter()
 
     def measure(self, scene: Scene) -> list[float]:
         user = self.users.setdefault(scene.user.name, Days(scene.day))
@@ -83,7 +84,7 @@ class OffHours:
         trust = min(1.0, user.days / TRUSTED_FROM)
         odd_hour = trust * max(0.0, -math.log((near + NEVER) / (user.days + NEVER)))
         odd_day = 0.0
-        if weekend(user.day):
+        if scene.weekend:
             share = (user.weekends + NEVER_WEEKEND) / (user.calendar + NEVER_WEEKEND)
             odd_day = trust * max(0.0, -math.log(share))
         scene.odd_hour = odd_hour > ODD
@@ -91,14 +92,17 @@ class OffHours:
         session = scene.session
         session.odd += score > ODD
         calls = max(1, session.odd)
-        self._numbers = (near, user.days) if odd_hour >= odd_day else (user.weekends, user.calendar)
+        self._numbers = (near if odd_hour >= odd_day else user.weekends, user.days)
+        self.met["odd_hour"] += odd_hour > ODD
+        self.met["odd_weekend"] += odd_day > max(1.0, odd_hour)
+        self.met["odd_session"] += session.odd > 1
         return [score * (calls / (calls + 1))]
 
     def floor(self) -> float:
         return 0.0
 
     def numbers(self, scene: Scene) -> tuple[float, float]:
-        """Days active near this hour, of how many; or weekend days active, of how many."""
+        """On how many days active near this hour, or on weekends; of how many days."""
         return self._numbers
 
     def learn(self, scene: Scene) -> None:
@@ -107,7 +111,12 @@ class OffHours:
         if scene.odd_hour:
             user.odd.add(scene.hour[1])
 
-    def learn_start(self, scene: Scene) -> None:
-        """A session began with this call. Only told, not scored."""
-        scene.user.counts.add(("hour", *scene.hour), scene.weight)
-        scene.user.counts.add(ALL, scene.weight)
+    def facts(self, name: tuple[str, str]) -> dict[str, float]:
+        """For people, today counts."""
+        user = self.users[name]
+        return {"days": user.days + 1, "weekend_days": user.weekends + weekend(user.day)}
+
+    def by_hour(self, name: tuple[str, str]) -> list[float]:
+        """On how many days the user was active in each hour; for people, today counts."""
+        user = self.users[name]
+        return [days + (hour in user.hours) for hour, days in enumerate(user.active)]

@@ -2,7 +2,8 @@
 """Who is compared with whom, and what a call is made of."""
 
 import math
-from collections import deque
+from collections import defaultdict, deque
+from collections.abc import Hashable
 from dataclasses import dataclass, field
 from datetime import date, datetime
 from typing import NamedTuple
@@ -48,6 +49,7 @@ class Session:
     earlier: list[str] = field(default_factory=list)  # distinct tools, at most EARLIER_TOOLS
     rare_at: dict[str, float] = field(default_factory=dict)  # by channel
     odd: int = 0  # calls at odd hours
+    spent: float = 0.0  # cost of its calls
     loop: Loop = field(default_factory=Loop)
 
 
@@ -56,13 +58,15 @@ class Peers:
     """A tenant, or a peer group inside one."""
 
     counts: Counts = field(default_factory=Counts)
-    calibrators: dict[str, Calibrator] = field(default_factory=dict)  # by channel
+    calibrators: defaultdict[str, Calibrator] = field(
+        default_factory=lambda: defaultdict(Calibrator)
+    )  # by channel
     waiting: deque[tuple[float, str, float]] = field(
         default_factory=deque
     )  # since (s), channel, prior surprise
 
     def calibrator(self, channel: str) -> Calibrator:
-        return self.calibrators.setdefault(channel, Calibrator())
+        return self.calibrators[channel]
 
     def catch_up(self, now: float) -> None:
         """Learns the rare scores that have waited an hour, and those whose clock had run ahead."""
@@ -73,13 +77,16 @@ class Peers:
 
 @dataclass
 class Held:
-    """When an item was first seen at high risk, or last stopped, and how high."""
+    """When something was first seen at notable risk, or last stopped at high risk, and how high. It is *held*
+    back at high risk, and only *listed* otherwise."""
 
     since: float  # s
     risk: float
+    tool: str
+    held: bool
 
     def lasts(self, now: float, new_for: float) -> bool:
-        return abs(now - self.since) < new_for
+        return self.held and abs(now - self.since) < new_for
 
 
 @dataclass
@@ -89,7 +96,7 @@ class User:
     group: Peers  # of the last call
     counts: Counts = field(default_factory=Counts)
     sessions: list[Session] = field(default_factory=list)
-    held: dict[Item, Held] = field(default_factory=dict)
+    held: dict[Hashable, Held] = field(default_factory=dict)  # by item, or by known_as() of a value
 
     def session(self, id_: str, now: float, idle: float) -> Session:
         """The user's session, begun anew after `idle` seconds. A new one takes the place of an idle one, or,
@@ -110,6 +117,10 @@ class User:
         else:
             self.sessions[replace] = session
         return session
+
+    def session_named(self, id_: str) -> Session | None:
+        """As it is now: begun anew perhaps, or gone."""
+        return next((session for session in self.sessions if session.id == id_), None)
 
     def day(self, now: float) -> int:
         """Days since 1970 on the user's clock."""
@@ -136,11 +147,21 @@ class Scene:
     day: int  # on the user's clock, since 1970
     items: list[Item]  # the tool, the step, the skips
     session: Session
-    digest: str  # of tool and arguments
+    digest: str | None  # of tool and arguments; None when those cannot be read
     facts: list[list[Fact]]  # by leaf of the arguments
+    identities: dict[str, str]  # of the caller, by kind
+    starts_session: bool
     odd_hour: bool = False
     repeats: bool = False  # earlier calls of the session
     repeated_before: bool = False  # the call before this one did
+
+    @property
+    def every_fact(self) -> list[Fact]:
+        return [fact for of_leaf in self.facts for fact in of_leaf]
+
+    @property
+    def weekend(self) -> bool:
+        return self.hour[0] == "weekend"
 
     @property
     def tool(self) -> Item:

@@ -6,12 +6,12 @@ or a quick poller, is expected to go on once it has begun.
 """
 
 import math
-from collections import defaultdict
+from collections import Counter, defaultdict
 from dataclasses import dataclass, field
 
 from .decay import float32
 from .fusion import Channel
-from .people import Scene, later
+from .people import Scene, Session, later
 from .rate import Rate
 
 CHANNELS = (
@@ -44,6 +44,7 @@ class RetryLoop:
 
     def __init__(self) -> None:
         self.users: defaultdict[tuple[str, str], Habit] = defaultdict(Habit)
+        self.met: Counter[str] = Counter()
         self.failing: defaultdict[int, Rate] = defaultdict(lambda: Rate(GROUP_WINDOW, hits=1.0, total=50.0))
 
     def measure(self, scene: Scene) -> list[float]:
@@ -59,6 +60,9 @@ class RetryLoop:
         score = loop.failures * -math.log(max(LEAST_FAILING, self.failing[id(scene.group)].value))
         if loop.repeats:
             score -= math.log(habit.begins.value) + (loop.repeats - 1) * math.log(habit.goes_on.value)
+        self.met["repeat"] += loop.repeats > 0
+        self.met["cycle"] += loop.repeats > loop.runs[0]
+        self.met["failures"] += loop.failures > 1
         self._numbers = (float(loop.repeats), habit.goes_on.value)
         if loop.failures > loop.repeats:
             self._numbers = (loop.failures, self.failing[id(scene.group)].value)
@@ -71,12 +75,14 @@ class RetryLoop:
         """Repeats and how often the user's go on; or failures and how often the group's calls fail."""
         return self._numbers
 
-    def learn(self, scene: Scene, ok: bool, ended: float | None) -> None:
-        """`ended`: s, None when the end was not seen."""
-        loop = scene.session.loop
-        if ended is not None:
+    def learn(self, scene: Scene, session: Session | None, ok: bool, ended: float | None) -> None:
+        """`session`: as it is now, None when it is gone. `ended`: s, None when the end was not seen."""
+        if session is not None and ended is not None:
+            loop = session.loop
             loop.busy = later(loop.busy, ended)
-            loop.failures = float32(loop.failures * FORGIVEN) if ok else loop.failures + 1
+            self.met["forgiven"] += ok and loop.failures > 0
+            loop.failures = float32(loop.failures * FORGIVEN if ok else loop.failures + 1)
+        if ended is not None:
             self.failing[id(scene.group)].learn(not ok)
         habit = self.users[scene.user.name]
         (habit.goes_on if scene.repeated_before else habit.begins).learn(scene.repeats)

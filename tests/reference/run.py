@@ -23,6 +23,7 @@ def scores(events: Iterable[dict[str, Any]], model: Model) -> Iterator[dict[str,
             event["session"],
             event["tool"],
             arguments=event.get("args", {}),
+            agent=event["agent"],
         )
         verdict = model.check(call, event["ts"])
         after = model.observe(verdict.ticket, event["ts"], event.get("ok", True), event.get("cost"))

@@ -57,6 +57,11 @@ class Person:
     pause: float  # s between calls
     between_sessions: float  # s
     sessions: int  # session names in use
+    weekends: bool  # at work then
+    agent: str
+    token: str
+    renews: bool  # the token, with every session
+    dearer: float = 0.0  # by so many nats, for now
     previous: str = ""
 
 
@@ -81,6 +86,10 @@ def people(random_: random.Random) -> list[Person]:
                     random_.choice((2.0, 15.0, 40.0)),
                     random_.choice((1.0, 4.0, 24.0)) * HOUR,
                     random_.choice((1, 3, 20)),
+                    n % 3 > 0,
+                    f"agent{n % 2}",
+                    f"token of {user}",
+                    n % 4 == 0,
                 )
             )
     found[1].sessions = 100
@@ -100,10 +109,12 @@ class Traffic:
         self.more = random.Random(seed + 1)
         self.arguments = InventedArguments(random.Random(seed + 2))
         self.failing: set[int] = set()  # ids of calls
+        self.dearer: dict[int, float] = {}  # by id of call: nats
         for person in self.people:
             self.at(START + self.random.expovariate(1 / DAY), "session", person)
         self.at(START + DAY, "incident")
         self.at(START + DAY, "circle")
+        self.at(START + 5 * DAY, "dear")
         self.at(START + 4 * DAY, "clock_ahead")
         self.at(START + 9 * DAY, "one_wrong")
         self.at(START + 2 * HOUR, "batch", self.people[2])
@@ -112,8 +123,9 @@ class Traffic:
         heapq.heappush(self.queue, (when, next(self.order), what, about))
 
     def steps(self, calls: int) -> Iterator[Step]:
-        """So many calls, and the outcomes that come before the last of them."""
-        jump_every = max(2000, calls // 12)
+        """So many calls, and the outcomes that come before the last of them. Time goes on evenly, but for its
+        clocks, during the first half of them: weeks are compared with weeks."""
+        jump_every = max(1000, calls // 24)
         done = 0
         while done < calls:
             when, _, what, about = heapq.heappop(self.queue)
@@ -122,7 +134,7 @@ class Traffic:
                 now -= self.random.uniform(0, 20)
             if what == "call":
                 done += 1
-                if done % jump_every == 0:
+                if done > calls / 2 and done % jump_every == 0:
                     self.ahead += self.random.uniform(*self.jumps)
                 yield self.call(now + self.stray(), when, *about)
             elif what == "outcome":
@@ -153,6 +165,7 @@ class Traffic:
             arguments = self.arguments.of(person.tenant, person.user, tool)
         if self.more.random() < failing:
             self.failing.add(id_)
+        self.dearer[id_] = person.dearer
         return Step(
             now,
             id_,
@@ -166,12 +179,14 @@ class Traffic:
                 person.threshold,
                 inspectable=self.random.random() > 0.002,
                 arguments=arguments,
+                agent=person.agent,
+                token=person.token,
             ),
             when,
         )
 
     def outcome(self, now: float, when: float, id_: int) -> Step:
-        cost: float | None = self.more.lognormvariate(-5, 1)
+        cost: float | None = self.more.lognormvariate(-5 + self.dearer.pop(id_), 1)
         kind = self.more.random()
         if kind < 0.05:
             cost = None
@@ -196,6 +211,10 @@ class Traffic:
 
     def session(self, when: float, person: Person) -> None:
         name = f"s{self.random.randrange(person.sessions)}"
+        if self.more.random() < 0.01:
+            person.agent = f"agent{self.more.randrange(6)}"
+        if person.renews or self.more.random() < 0.01:
+            person.token = f"token {self.more.randrange(10**6)}"
         at = when
         for _ in range(1 + int(self.random.expovariate(1 / 8))):
             self.at(at, "call", person, name, self.next_tool(person))
@@ -207,7 +226,22 @@ class Traffic:
         local = datetime.fromtimestamp(following + self.ahead, person.zone)
         if not person.first_hour <= local.hour < person.first_hour + 9 and self.random.random() < 0.95:
             following += (person.first_hour - local.hour) % 24 * HOUR
+        days = self.days_to_monday(following, person)
+        if days and not person.weekends and self.more.random() < 0.98:
+            following += days * DAY
         self.at(following, "session", person)
+
+    def days_to_monday(self, when: float, person: Person) -> int:
+        """On a weekend of that person; else 0."""
+        weekday = datetime.fromtimestamp(when + self.ahead, person.zone).weekday()
+        return 7 - weekday if weekday >= 5 else 0
+
+    def somebody(self, when: float, random_: random.Random) -> Person:
+        """Mostly at work that day."""
+        person = random_.choice(self.people)
+        if person.weekends or not self.days_to_monday(when, person) or random_.random() < 0.02:
+            return person
+        return random_.choice([one for one in self.people if one.weekends])
 
     def stray(self) -> float:
         """How far off (s) the clock of the worker is that takes the next call."""
@@ -243,7 +277,7 @@ class Traffic:
     def circle(self, when: float) -> None:
         """One call, or up to five in turn, again and again."""
         self.at(when + self.more.expovariate(1 / (8 * HOUR)), "circle")
-        person = self.more.choice(self.people)
+        person = self.somebody(when, self.more)
         name = f"s{self.more.randrange(person.sessions)}"
         round_ = [
             (tool, self.arguments.of(person.tenant, person.user, tool))
@@ -255,9 +289,19 @@ class Traffic:
             tool, arguments = round_[n % len(round_)]
             self.at(when + n * gap, "call", person, name, tool, arguments, failing)
 
+    def dear(self, when: float) -> None:
+        """Somebody's calls become much dearer, and cheaper again."""
+        self.at(when + self.more.expovariate(1 / (2 * DAY)), "dear")
+        person = self.more.choice(self.people)
+        person.dearer = self.more.choice((0.0, 0.7, 1.5, 4.0))
+        self.at(when + self.more.choice((HOUR, DAY, 5 * DAY)), "cheap", person)
+
+    def cheap(self, when: float, person: Person) -> None:
+        person.dearer = 0.0
+
     def incident(self, when: float) -> None:
         self.at(when + self.random.expovariate(1 / (5 * HOUR)), "incident")
-        person = self.random.choice(self.people)
+        person = self.somebody(when, self.random)
         name = f"s{self.random.randrange(person.sessions)}"
         kind = self.random.random()
         if kind < 0.3:

@@ -28,7 +28,7 @@ class BurnSpike final : public Signal {
     spiking_ = false;
     if (std::isnan(ran.cost)) return false;
     auto& first = of<PeersFirst>(*ran.levels.tenant).first;
-    if (first <= 0) first = ran.now;
+    if (first <= 0 || ran.ended < first) first = ran.ended;
     const ToolHours hours(hasher_, *ran.tool, ran.now);
     ShardedCountTable& counts = ran.levels.tenant->counts;
     const ToolHours::Spent spent = hours.add_cost(counts, ran.cost);

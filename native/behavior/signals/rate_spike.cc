@@ -49,7 +49,7 @@ class RateSpike final : public Signal {
 
   void count(const Sight& sight, bool) override {
     auto& first = of<PeersFirst>(*sight.levels.tenant).first;
-    if (first <= 0) first = sight.now;
+    if (first <= 0 || sight.everybody < first) first = sight.everybody;
     ToolHours(hasher_, *sight.tool, sight.now).add_call(sight.levels.tenant->counts);
   }
 

@@ -5,7 +5,8 @@
 //   score = -ln P(a repeat) for the first repeat, -ln P(another one) for each further one, and -ln P(failure)
 //   for each failure (halved by a success); the first two learned of the user, the last of the peer group.
 // What begins more than a minute after the session's last call began or ended is no loop: slow polling never
-// counts, and who polls or batches quickly every day is known for it.
+// counts, and who polls or batches quickly every day is known for it. Arguments that nobody could read repeat
+// nothing.
 #include <algorithm>
 #include <array>
 #include <cmath>
@@ -68,7 +69,7 @@ class RetryLoop final : public Signal {
     repeated_before_ = !forgotten && session.repeats() > 0;
     cycle_ = 0;
     for (std::size_t back = 0; back < kLongestCycle && !forgotten; ++back) {
-      if (back < session.filled && session.digests[back] == sight.digest)
+      if (sight.digest != 0 && back < session.filled && session.digests[back] == sight.digest)
         now_.runs[back] = session.runs[back] + 1;
       if (now_.runs[back] > (cycle_ > 0 ? now_.runs[cycle_ - 1] : 0)) cycle_ = back + 1;
       if (back + 1 < kLongestCycle) now_.digests[back + 1] = session.digests[back];
