@@ -36,9 +36,10 @@ class Selection:
     until: float | None = None  # and before this
     kind: str | None = None  # one of RECORD_KINDS
     findings: bool = False  # only calls that were listed, warned about or stopped, and ends that made one so
+    ordinary: bool = True  # also ordinary calls and outcomes; without them much less is decoded
 
     def takes(self, fields: Fields) -> bool:
-        """Whether a decoded record is wanted, `findings` aside: that is a matter of the pack."""
+        """Whether a decoded record is wanted, as far as its pack does not say so already."""
         ts = fields["ts"]
         return (
             (self.kind is None or fields["kind"] == self.kind)
@@ -46,36 +47,47 @@ class Selection:
             and (self.until is None or ts < self.until)
         )
 
+    def takes_pack(self, kind: int) -> bool:
+        """Whether records of this journal Kind are wanted."""
+        if self.findings:
+            return kind == Kind.FINDING
+        return self.ordinary or kind != Kind.ORDINARY
+
 
 class JournalRecords:
-    """Iterates over what a journal holds at this moment, in the order of the journal."""
+    """Iterates over what a journal holds at this moment, in the order of the journal.
+
+    Iterating once more gives what came since.
+    """
 
     def __init__(
         self,
         journal: Journal,
         selection: Selection | None = None,
         progress: Callable[[int, int], None] | None = None,
+        *,
+        after: int = 0,
     ) -> None:
-        """progress(cursor, last cursor), after each batch."""
+        """progress(cursor, last cursor), after each batch. after: the cursor to begin after."""
         self._journal = journal
         self._selection = selection or Selection()
         self._progress = progress
+        self.cursor = after  # read up to here
         self.damaged = 0  # records that could not be read
         self.first_damage = ""  # where and what, "" while there was none
 
     def __iter__(self) -> Iterator[Fields]:
         """Decoded records (see decode_record) with their `cursor`. Raises JournalError."""
         last = self._journal.last()
-        cursor = 0
-        while cursor < last and (entries := self._journal.read_since(cursor, _BATCH)):
+        while self.cursor < last and (entries := self._journal.read_since(self.cursor, _BATCH)):
             for entry in entries:
-                cursor = entry.cursor
-                if cursor > last:
+                if entry.cursor > last:
                     return
-                if not self._selection.findings or entry.kind == Kind.FINDING:
-                    yield from self._of_pack(cursor, entry.records, entry.body)
+                self.cursor = entry.cursor
+                if self._selection.takes_pack(entry.kind):
+                    yield from self._of_pack(entry.cursor, entry.records, entry.body)
             if self._progress is not None:
-                self._progress(cursor, last)
+                self._progress(self.cursor, last)
 
     def _of_pack(self, cursor: int, count: int, body: bytes) -> Iterator[Fields]:
         try:

@@ -1,21 +1,28 @@
 # SPDX-License-Identifier: Apache-2.0
 """The reference for the native engine: check a call before it runs, observe its end, in plain Python."""
 
+import json
 import math
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 from zoneinfo import ZoneInfo
 
+from .argument_novelty import ArgumentNovelty
+from .arguments import MOST_LEAVES, facts, leaves
 from .burst import Burst
 from .calibration import PRIOR_STRENGTH, RARE, RARE_FROM, RARE_ONCE, TENANT_STRENGTH, prior_surprise
 from .clock import Clock
+from .cost import Cost
 from .decay import Decay
 from .frequency import Frequency
-from .fusion import HIGH_RISK, NOTABLE, TRUNCATED, risk_of, share, surprise_of_floor
+from .fusion import HIGH_RISK, NOTABLE, TRUNCATED, Channel, risk_of, share, surprise_of_floor
 from .novel_path import NovelPath
 from .novelty import News, Novelty
 from .off_hours import OffHours
 from .people import EARLIER_TOOLS, Held, Item, Peers, Scene, Session, User, later
+from .retry_loop import RetryLoop
 
 DONE_AFTER = 300.0  # s without an outcome, and a call counts as done
 FAR_AHEAD = 86_400.0  # s ahead of now: the clock was set back since
@@ -47,6 +54,7 @@ class Call:
     mode: str = "learning"
     threshold: float = 0.5
     inspectable: bool = True
+    arguments: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -73,6 +81,39 @@ class Verdict:
     surprises: dict[str, float]  # by channel: -ln p in the peer group
 
 
+@dataclass(frozen=True)
+class After:
+    """What is known once a call has ended; `reasons` are those of the signals measured then."""
+
+    risk: float  # at least that of the verdict
+    reasons: list[Reason]
+
+
+@dataclass(frozen=True)
+class Read:
+    """A channel's score, as its calibrators read it."""
+
+    channel: Channel
+    prior: float  # nats
+    in_tenant: float  # -ln p
+    in_group: float  # -ln p
+
+    @property
+    def adds(self) -> float:
+        return share(self.channel.weight, self.in_group)
+
+    @property
+    def alone(self) -> float:
+        return max(self.channel.alone_group * self.in_group, self.channel.alone_tenant * self.in_tenant)
+
+
+def fused(reads: Sequence[Read], floor: float) -> float:
+    """The risk."""
+    total = sum(one.adds for one in reads)
+    specialists = (one.alone + one.channel.supported * (total - one.adds) for one in reads)
+    return max(risk_of(max(total, *specialists)), floor)
+
+
 @dataclass
 class Running:
     """A call that was let through and has not ended."""
@@ -80,6 +121,14 @@ class Running:
     scene: Scene
     risk: float
     starts_session: bool
+    reads: dict[str, Read]  # by channel
+    floor: float
+
+
+def worth_telling(candidates: list[Reason], risk: float) -> list[Reason]:
+    """In the order of the signals' weight in the risk."""
+    least = TRUNCATED if risk >= NOTABLE else WORTH_LISTING
+    return sorted((one for one in candidates if one.surprise > least), key=lambda one: -one.rank)
 
 
 class Model:
@@ -92,8 +141,14 @@ class Model:
         self.hours = OffHours()
         self.frequency = Frequency()
         self.burst = Burst(settings.burst_window, settings.burst_threshold)
-        self.signals = (self.novelty, self.path, self.hours, self.frequency, self.burst)
-        self.channels = [channel.name for signal in self.signals for channel in signal.channels]
+        self.cost = Cost()
+        self.retry = RetryLoop()
+        self.arguments = ArgumentNovelty()
+        self.signals = (
+            *(self.novelty, self.path, self.hours, self.frequency, self.burst),
+            *(self.cost, self.retry, self.arguments),
+        )
+        self.after = [channel.name for channel in self.cost.channels]  # measured and learned at the end
         self.users: dict[tuple[str, str], User] = {}
         self.peers: dict[tuple[str, str], Peers] = {}
         self.running: dict[int, Running] = {}
@@ -107,44 +162,24 @@ class Model:
         self.expire(everybody)
         scene, session = self._scene(call, own, everybody)
 
-        prior: dict[str, float] = {}
-        surprises: dict[str, float] = {}
-        adds: list[float] = []
-        specialists: list[float] = [0.0]
+        reads: dict[str, Read] = {}
         candidates: list[Reason] = []
         for signal in self.signals:
-            said, rarest = 0.0, 0.0
-            for channel, raw in zip(signal.channels, signal.measure(scene), strict=True):
-                prior[channel.name] = prior_surprise(channel.prior, raw)
-                in_tenant = scene.tenant.calibrator(channel.name).share_above(
-                    prior[channel.name], math.exp(-prior[channel.name]), PRIOR_STRENGTH
-                )
-                in_group = scene.group.calibrator(channel.name).share_above(
-                    prior[channel.name], in_tenant, TENANT_STRENGTH
-                )
-                surprise = surprises[channel.name] = -math.log(in_group)
-                adds.append(share(channel.weight, surprise))
-                specialists.append(
-                    max(channel.alone_group * surprise, channel.alone_tenant * -math.log(in_tenant))
-                )
-                said = max(said, adds[-1], specialists[-1])
-                rarest = max(rarest, surprise)
-            insists = signal.floor()
-            rarest = max(rarest, surprise_of_floor(insists))
-            rank = max(said, 2 * rarest) if insists > 0 else said
-            candidates.append(Reason(signal.name, rarest, *signal.numbers(scene), rank))
+            of_signal = [
+                self._read(channel, raw, scene)
+                for channel, raw in zip(signal.channels, signal.measure(scene), strict=True)
+            ]
+            reads |= {one.channel.name: one for one in of_signal}
+            candidates.append(self._reason(signal, of_signal, scene))
         floor = max(signal.floor() for signal in self.signals)
-        risk = max(risk_of(max(sum(adds), *specialists)), floor)
-        least = TRUNCATED if risk >= NOTABLE else WORTH_LISTING
-        reasons = [one for one in candidates if one.surprise > least]
-        reasons.sort(key=lambda one: -one.rank)
+        risk = fused(list(reads.values()), floor)
 
         decision = "audit" if risk >= NOTABLE else "allow"
         if risk >= call.threshold or not call.inspectable:
             decision = "deny"
         blocked = decision == "deny" and call.mode == "block"
 
-        self._calibrate(scene, session, prior, surprises, risk)
+        self._calibrate(scene, [one for name, one in reads.items() if name not in self.after], risk)
         self.frequency.count_call(scene)
         self.burst.count_call(scene, blocked)
         previous = session.previous
@@ -156,21 +191,31 @@ class Model:
                     self._hold_again(scene.user, item, own, risk)
         else:
             ticket = self.tickets = self.tickets + 1
-            self.running[ticket] = Running(scene, risk, previous is None)
+            self.running[ticket] = Running(scene, risk, previous is None, reads, floor)
             session.previous = call.tool
             if call.tool not in session.earlier:
                 session.earlier = [*session.earlier, call.tool][-EARLIER_TOOLS:]
         self._note(scene, risk, decision, blocked, session)
-        return Verdict(ticket, risk, decision, blocked, previous or "", reasons, surprises)
+        surprises = {name: one.in_group for name, one in reads.items()}
+        return Verdict(
+            ticket, risk, decision, blocked, previous or "", worth_telling(candidates, risk), surprises
+        )
 
-    def observe(self, ticket: int, now: float) -> bool:
-        """False when the call is not (or no longer) running."""
+    def observe(self, ticket: int, now: float, ok: bool = True, cost: float | None = None) -> After | None:
+        """None when the call is not (or no longer) running. Without a `cost` the risk stays as it was."""
         self.expire(self.clock.settled(now))
         if ticket not in self.running:
             self.met["unpaired"] += 1
-            return False
-        self._learn(self.running.pop(ticket))
-        return True
+            return None
+        running = self.running.pop(ticket)
+        after = After(running.risk, [])
+        if cost is not None and 0 < cost < math.inf:
+            after = self._measure_after(running, cost)
+        self.met["no_cost"] += cost is None
+        self.met["failed"] += not ok
+        self.met["raised_after"] += after.risk > running.risk
+        self._learn(running, ok, self.clock.settled(now))
+        return after
 
     def facts(self, user: User, now: float) -> dict[str, dict[str, float]]:
         """By signal: what `tool-firewall baseline show` tells of a user."""
@@ -187,7 +232,37 @@ class Model:
             if -FAR_AHEAD <= now - oldest.scene.everybody <= DONE_AFTER:
                 return
             self.met["assumed_done"] += 1
-            self._learn(self.running.pop(ticket))
+            self._learn(self.running.pop(ticket), ok=True, ended=None)
+
+    def _read(self, channel: Channel, raw: float, scene: Scene) -> Read:
+        prior = prior_surprise(channel.prior, raw)
+        in_tenant = scene.tenant.calibrator(channel.name).share_above(
+            prior, math.exp(-prior), PRIOR_STRENGTH * channel.strength
+        )
+        in_group = scene.group.calibrator(channel.name).share_above(
+            prior, in_tenant, TENANT_STRENGTH * channel.strength
+        )
+        return Read(channel, prior, -math.log(in_tenant), -math.log(in_group))
+
+    @staticmethod
+    def _reason(signal: Any, reads: list[Read], scene: Scene) -> Reason:
+        said = max((max(one.adds, one.alone) for one in reads), default=0.0)
+        insists = signal.floor()
+        rarest = max(surprise_of_floor(insists), *(one.in_group for one in reads), 0.0)
+        rank = max(said, 2 * rarest) if insists > 0 else said
+        value, baseline = signal.numbers(scene)
+        return Reason(signal.name, rarest, value, baseline, rank)
+
+    def _measure_after(self, running: Running, cost: float) -> After:
+        scene = running.scene
+        of_signal = [
+            self._read(channel, raw, scene)
+            for channel, raw in zip(self.cost.channels, self.cost.measure_after(scene, cost), strict=True)
+        ]
+        reads = running.reads | {one.channel.name: one for one in of_signal}
+        risk = max(running.risk, fused(list(reads.values()), max(running.floor, self.cost.floor())))
+        self._calibrate(scene, of_signal, risk)
+        return After(risk, worth_telling([self._reason(self.cost, of_signal, scene)], risk))
 
     def _scene(self, call: Call, now: float, everybody: float) -> tuple[Scene, Session]:
         faded = self.decay.faded(now, everybody)
@@ -204,40 +279,41 @@ class Model:
         session = user.session(call.session, now, self.settings.session_idle)
         items = [Item("tool", None, call.tool), Item("step", session.previous, call.tool)]
         items += [Item("skip", earlier, call.tool) for earlier in session.earlier]
-        return Scene(now, everybody, faded, weight, user, group, tenant, user.hour_bin(now), items), session
+        digest = json.dumps([call.tool, call.arguments], sort_keys=True, default=str)
+        of_leaves = [facts(leaf) for leaf in leaves(call.arguments)]
+        hour, day = user.hour_bin(now), user.day(now)
+        scene = Scene(
+            now, everybody, faded, weight, user, group, tenant, hour, day, items, session, digest, of_leaves
+        )
+        return scene, session
 
     def _zone(self, call: Call) -> str:
         settings = self.settings
         by_tenant = settings.tenant_zones.get(call.tenant, settings.default_zone)
         return settings.user_zones.get(call.user, by_tenant)
 
-    def _calibrate(
-        self,
-        scene: Scene,
-        session: Session,
-        prior: dict[str, float],
-        surprises: dict[str, float],
-        risk: float,
-    ) -> None:
+    def _calibrate(self, scene: Scene, reads: list[Read], risk: float) -> None:
         """Rare scores teach once per session and ten minutes, those of high-risk calls an hour late."""
+        session = scene.session
         for peers in (scene.group,) if scene.group is scene.tenant else (scene.group, scene.tenant):
             peers.catch_up(scene.now)
-            for channel in self.channels:
+            for one in reads:
+                channel = one.channel.name
                 before = session.rare_at.get(channel)
                 again = before is not None and scene.now - before < RARE_ONCE
-                if surprises[channel] <= RARE:
-                    peers.calibrator(channel).learn(prior[channel])
+                if one.in_group <= RARE:
+                    peers.calibrator(channel).learn(one.prior)
                 elif again and peers.calibrator(channel).size > RARE_FROM:
                     self.met["rare_again"] += 1
                 elif risk >= HIGH_RISK:
-                    peers.waiting.append((scene.now, channel, prior[channel]))
+                    peers.waiting.append((scene.now, channel, one.prior))
                 else:
-                    peers.calibrator(channel).learn(prior[channel])
-        for channel in self.channels:
-            if surprises[channel] > RARE:
-                session.rare_at[channel] = scene.now
+                    peers.calibrator(channel).learn(one.prior)
+        for one in reads:
+            if one.in_group > RARE:
+                session.rare_at[one.channel.name] = scene.now
 
-    def _learn(self, running: Running) -> None:
+    def _learn(self, running: Running, ok: bool, ended: float | None) -> None:
         scene = running.scene
         scene.weight = self.decay.weight(scene.faded)
         levels = (scene.user.counts, scene.group.counts, scene.tenant.counts)
@@ -258,6 +334,9 @@ class Model:
             if scene.tenant is not scene.group:
                 scene.tenant.counts.add_outcome(item.row, item, scene.weight)
         self.novelty.learn(scene, news)
+        self.hours.learn(scene)
+        self.arguments.learn(scene)
+        self.retry.learn(scene, ok, ended)
         if running.starts_session:
             self.hours.learn_start(scene)
 
@@ -304,4 +383,7 @@ class Model:
         self.met["floor_of_record"] += self.burst.floor() > 0 and not self.burst._limited
         self.met["exempt"] += self.burst._over and not self.burst._limited
         self.met["full_history"] += len(session.earlier) == EARLIER_TOOLS
+        self.met["repeat"] += session.loop.repeats > 0
+        self.met["cycle"] += session.loop.repeats > session.loop.runs[0]
+        self.met["most_leaves"] += len(scene.facts) == MOST_LEAVES
         self.met["most_sessions"] += len(scene.user.sessions) == 64

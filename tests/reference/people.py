@@ -4,13 +4,15 @@
 import math
 from collections import deque
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import date, datetime
 from typing import NamedTuple
 from zoneinfo import ZoneInfo
 
+from .arguments import Fact
 from .calibration import Calibrator
 from .clock import SKEW
 from .decay import Counts
+from .loop import Loop
 
 EARLIER_TOOLS = 6
 SESSIONS_PER_USER = 64
@@ -45,6 +47,8 @@ class Session:
     previous: str | None = None
     earlier: list[str] = field(default_factory=list)  # distinct tools, at most EARLIER_TOOLS
     rare_at: dict[str, float] = field(default_factory=dict)  # by channel
+    odd: int = 0  # calls at odd hours
+    loop: Loop = field(default_factory=Loop)
 
 
 @dataclass
@@ -107,6 +111,10 @@ class User:
             self.sessions[replace] = session
         return session
 
+    def day(self, now: float) -> int:
+        """Days since 1970 on the user's clock."""
+        return datetime.fromtimestamp(math.floor(now), self.zone).toordinal() - date(1970, 1, 1).toordinal()
+
     def hour_bin(self, now: float) -> tuple[str, int]:
         """Kind of day and hour on the user's clock."""
         local = datetime.fromtimestamp(math.floor(now), self.zone)
@@ -125,7 +133,14 @@ class Scene:
     group: Peers
     tenant: Peers
     hour: tuple[str, int]
+    day: int  # on the user's clock, since 1970
     items: list[Item]  # the tool, the step, the skips
+    session: Session
+    digest: str  # of tool and arguments
+    facts: list[list[Fact]]  # by leaf of the arguments
+    odd_hour: bool = False
+    repeats: bool = False  # earlier calls of the session
+    repeated_before: bool = False  # the call before this one did
 
     @property
     def tool(self) -> Item:

@@ -5,7 +5,7 @@ Three tenants with and without peer groups, users with habits, a nightly batch, 
 sessions at once; on top of that bursts, strange tools that come again an hour and two days later, calls
 at odd hours, parallel calls, outcomes that come late, out of order or never, a clock that sometimes steps
 back or runs ahead, single calls dated years off, a day on which one worker of four is off, and jumps of
-months.
+months. Calls have arguments, results and costs; some go round in circles, quickly or slowly.
 """
 
 import heapq
@@ -17,6 +17,7 @@ from itertools import count
 from typing import Any
 from zoneinfo import ZoneInfo
 
+from .invented_arguments import InventedArguments
 from .model import Call
 
 MINUTE, HOUR, DAY = 60.0, 3600.0, 86400.0
@@ -38,6 +39,8 @@ class Step:
     id: int
     call: Call | None
     when: float = 0.0
+    ok: bool = True  # of an outcome
+    cost: float | None = None  # of an outcome
 
 
 @dataclass
@@ -94,9 +97,13 @@ class Traffic:
         self.ids = count(1)
         self.ahead = 0.0  # s that jumps have added
         self.one_off = 0.0  # s by which every fourth call is off, for now
+        self.more = random.Random(seed + 1)
+        self.arguments = InventedArguments(random.Random(seed + 2))
+        self.failing: set[int] = set()  # ids of calls
         for person in self.people:
             self.at(START + self.random.expovariate(1 / DAY), "session", person)
         self.at(START + DAY, "incident")
+        self.at(START + DAY, "circle")
         self.at(START + 4 * DAY, "clock_ahead")
         self.at(START + 9 * DAY, "one_wrong")
         self.at(START + 2 * HOUR, "batch", self.people[2])
@@ -119,11 +126,20 @@ class Traffic:
                     self.ahead += self.random.uniform(*self.jumps)
                 yield self.call(now + self.stray(), when, *about)
             elif what == "outcome":
-                yield Step(now, about[0], None, when)
+                yield self.outcome(now, when, *about)
             else:
                 getattr(self, what)(when, *about)
 
-    def call(self, now: float, when: float, person: Person, session: str, tool: str) -> Step:
+    def call(
+        self,
+        now: float,
+        when: float,
+        person: Person,
+        session: str,
+        tool: str,
+        arguments: dict[str, Any] | None = None,
+        failing: float = 0.05,
+    ) -> Step:
         id_ = next(self.ids)
         kind = self.random.random()
         latency = self.random.expovariate(1 / 2)
@@ -133,6 +149,10 @@ class Traffic:
             latency = self.random.uniform(600, 700)
         if kind < 0.97:
             self.at(when + latency, "outcome", id_)
+        if arguments is None:
+            arguments = self.arguments.of(person.tenant, person.user, tool)
+        if self.more.random() < failing:
+            self.failing.add(id_)
         return Step(
             now,
             id_,
@@ -145,9 +165,23 @@ class Traffic:
                 person.mode,
                 person.threshold,
                 inspectable=self.random.random() > 0.002,
+                arguments=arguments,
             ),
             when,
         )
+
+    def outcome(self, now: float, when: float, id_: int) -> Step:
+        cost: float | None = self.more.lognormvariate(-5, 1)
+        kind = self.more.random()
+        if kind < 0.05:
+            cost = None
+        elif kind < 0.07:
+            cost = 0.0
+        elif kind < 0.08:
+            cost = self.more.uniform(1, 5)
+        ok = id_ not in self.failing
+        self.failing.discard(id_)
+        return Step(now, id_, None, when, ok, cost)
 
     def next_tool(self, person: Person) -> str:
         kind = self.random.random()
@@ -205,6 +239,21 @@ class Traffic:
         for n in range(45):
             self.at(when + n * 0.7, "call", person, "batch", person.tools[n % 2])
         self.at(when + DAY, "batch", person)
+
+    def circle(self, when: float) -> None:
+        """One call, or up to five in turn, again and again."""
+        self.at(when + self.more.expovariate(1 / (8 * HOUR)), "circle")
+        person = self.more.choice(self.people)
+        name = f"s{self.more.randrange(person.sessions)}"
+        round_ = [
+            (tool, self.arguments.of(person.tenant, person.user, tool))
+            for tool in self.more.choices(person.tools, k=self.more.randint(1, 5))
+        ]
+        gap = self.more.choice((0.5, 4.0, 50.0, 70.0, 300.0))
+        failing = self.more.choice((0.0, 0.1, 0.9))
+        for n in range(self.more.randint(5, 60)):
+            tool, arguments = round_[n % len(round_)]
+            self.at(when + n * gap, "call", person, name, tool, arguments, failing)
 
     def incident(self, when: float) -> None:
         self.at(when + self.random.expovariate(1 / (5 * HOUR)), "incident")

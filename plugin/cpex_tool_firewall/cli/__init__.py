@@ -14,10 +14,16 @@ from . import (
     backup,
     baseline,
     doctor,
+    events,
     export,
+    feed,
+    finding,
     import_records,
+    judging,
     mode,
     replay,
+    runs,
+    silencing,
     snapshot,
     status,
     verify,
@@ -33,6 +39,7 @@ app = typer.Typer(
 )
 for _group in (
     *(status, mode, baseline, doctor),
+    *(feed, finding, events, runs, judging, silencing),
     *(export, import_records, backfill, verify, snapshot, backup, replay),
 ):
     _group.register(app)
