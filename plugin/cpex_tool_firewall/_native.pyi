@@ -166,10 +166,6 @@ class Engine:
         held: [{kind: tool | step | skip | argument, tool, from, until}],
         signals: {frequency: {usual_60s, high_60s, usual_600s, ...}, burst: {record_60s, days_over_limit, exempt},
         novelty: {recent_calls, recent_new}}}. Counts are decayed. None for an unknown principal."""
-    def news(self, tenant: str = "", user: str = "") -> list[dict[str, Any]]:
-        """New behaviours that nobody has judged yet, and those that were rejected: {tenant, user, id ("i-" and 16 hex
-        digits), kind: tool | step | skip | argument, what (of an argument: which kind), tool, from, since, risk, state: listed | held | rejected, until}.
-        An empty tenant or user means any."""
     def counters(self) -> dict[str, int]:
         """Monotonic counts: verdicts by decision and mode, bounds reached, unpaired posts, records dropped or unreadable."""
     def metrics(self) -> dict[str, Any]:

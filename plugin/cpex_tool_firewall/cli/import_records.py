@@ -117,6 +117,7 @@ class _Job:
         self._importer = importer
         self._key = key
         self._facts = history.engine.facts
+        self._names_hosts = history.settings.record_destinations
         self._skip_bad = skip_bad
         self._numbers: Numbers | None = None
         self._endings: list[
@@ -234,6 +235,8 @@ class _Job:
             self._importer.ended(ts=ts, worker=worker, seq=seq, **ending)
 
     def _call(self, **fields: Any) -> None:
+        if not self._names_hosts:
+            del fields["destinations"]
         try:
             self._importer.call(**fields)
         except ValueError as error:  # "facts: what was expected"
