@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from cli_support import DAY, MONDAY_NOON, Site, run
+from cli_support import DAY, MONDAY_NOON, Site, heartbeat, run
 from cpex_tool_firewall._native import decode_record, encode_control, pack
 from cpex_tool_firewall.alarms import Alarms
+from cpex_tool_firewall.config import load
 from cpex_tool_firewall.engines import build_engine
 from cpex_tool_firewall.journal.interface import Pack, records_since
 from cpex_tool_firewall.restoring import restore
@@ -195,6 +196,19 @@ def test_arguments_of_events_become_the_digests_of_this_installation(target: Sit
     assert made[0]["destinations"] == ["evil.example"]
     assert [cost for *_, (_, cost) in told(target)] == [1.0, 1.0, 1.0, None]
     assert all(b"eve@" not in record for record in records_since(target.journal))
+
+
+def test_hosts_stay_out_where_records_are_not_to_name_them(tmp_path: Path) -> None:
+    quiet = Site(tmp_path / "quiet", load({"record_destinations": False}))
+    quiet.journal.beat("w", heartbeat(quiet.settings))
+    named = [
+        foreign(1, args={"url": "https://evil.example/x"}),
+        foreign(2, args=None, destinations=["b.example"]),
+    ]
+    take(quiet, str(write(tmp_path / "e", named)))
+    assert [hosts for _, _, hosts, *_ in told(quiet)] == [[], []]
+    assert "host " in told(quiet)[0][1]
+    quiet.close()
 
 
 def test_a_parquet_file_of_an_older_release_has_fewer_columns(
