@@ -86,8 +86,12 @@ def _cost(dice: random.Random, tool: str, *, odd: bool) -> float | None:
     return None if usual is None else usual * math.exp(dice.gauss(0, 0.4)) * (50 if odd else 1)
 
 
-def live(site: Site, events: Iterable[Event], *, token: str = "", group: str = "") -> None:
-    """The events as a worker of the site sees them, into its journal."""
+def live(
+    site: Site, events: Iterable[Event], *, token: str = "", group: str = "", agent: str | None = None
+) -> None:
+    """The events as a worker of the site sees them, into its journal. token: what tokens begin with; each
+    user has one for every ten days. agent: as the group, unless it is given.
+    """
     engine = build_engine(site.settings, site.state.key, worker=4712, journaling=True)
     policy = engine.policy()
     ends: list[tuple[float, int, Event]] = []
@@ -101,7 +105,12 @@ def live(site: Site, events: Iterable[Event], *, token: str = "", group: str = "
     for number, event in enumerate(events):
         finish(event["ts"])
         caller = engine.caller(
-            event["tenant"], event["user"], session=event["session"], token=token, group=group, agent=group
+            event["tenant"],
+            event["user"],
+            session=event["session"],
+            token=token and f"{token}/{event['user']}/{int(event['ts'] // (10 * DAY))}",
+            group=group,
+            agent=group if agent is None else agent,
         )
         verdict = engine.check(policy, caller, event["server"], event["tool"], event["args"], event["ts"])
         ends.append((event["ts"] + event["duration"], verdict.ticket, event))
