@@ -163,6 +163,17 @@ class Signal {
     static_cast<void>(what);
   }
 
+  // For findings, from numbers alone: by how many standard deviations the value is off, NaN where that is not
+  // what it measures; and what tells this incident from others of the same user and tool, 0 for nothing.
+  virtual double z_score(const Numbers& numbers) const {
+    static_cast<void>(numbers);
+    return std::numeric_limits<double>::quiet_NaN();
+  }
+  virtual std::uint64_t incident(const Numbers& numbers) const {
+    static_cast<void>(numbers);
+    return 0;
+  }
+
   // One sentence with its numbers, for administrators.
   virtual std::string explain(const Numbers& numbers, const Names& names) const = 0;
 
@@ -220,5 +231,7 @@ std::vector<SignalPtr> make_signals(const SignalSettings& settings);
 // for positions this version does not know.
 std::string_view signal_name(std::uint8_t position);
 std::string explain(std::uint8_t position, const Numbers& numbers, const Names& names);
+double z_score(std::uint8_t position, const Numbers& numbers);
+std::uint64_t incident_of(std::uint8_t position, const Numbers& numbers);
 
 }  // namespace tool_firewall

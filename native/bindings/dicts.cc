@@ -3,6 +3,7 @@
 
 #include <pybind11/stl.h>
 
+#include <algorithm>
 #include <array>
 #include <cmath>
 #include <limits>
@@ -26,6 +27,8 @@ py::dict reason_dict(const Reason& reason, const Names& names) {
   out["p"] = reason.p;
   out["value"] = reason.numbers.value;
   out["baseline"] = reason.numbers.baseline;
+  const double z = z_score(reason.signal, reason.numbers);
+  out["z_score"] = std::isnan(z) ? py::object(py::none()) : py::object(py::float_(z));
   out["explanation"] = to_python(explain(reason.signal, reason.numbers, names));
   return out;
 }
@@ -52,6 +55,9 @@ void put_circumstances(py::dict& out, const Circumstances& c, const std::string&
   out["mode"] = to_python(name_of(c.mode));
   out["snoozed"] = c.snoozed;
   out["incident"] = c.incident == 0 ? "" : incident_name(c.incident);
+  std::uint64_t loop = 0;
+  for (const Reason& reason : c.reasons) loop = std::max(loop, incident_of(reason.signal, reason.numbers));
+  out["loop"] = loop == 0 ? to_python("") : digits(loop);
   py::list reasons;
   for (const Reason& reason : c.reasons)
     reasons.append(reason_dict(reason, {c.user, c.tool, c.previous, destination}));

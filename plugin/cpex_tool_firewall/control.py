@@ -30,8 +30,8 @@ CLEAR: Final = ""
 MODE_ALIASES: Final = {"detection": "learning", "audit": "warn", "enforce": "block"}
 """Other names of the modes that people may use. Stored and shown are ours."""
 
-BURST: Final = "burst"
-"""What can be accepted besides items: that a user calls in bursts."""
+HABITS: Final = ("burst", "cost")
+"""What can be accepted besides items: that a user calls in bursts, or has come to spend more."""
 
 WHY_LENGTH: Final = 200
 
@@ -147,7 +147,7 @@ def accept(
     why: str = "",
     now: float | None = None,
 ) -> int:
-    """Says that a new behaviour of a user is fine: item is its id from Engine.news(), or "burst".
+    """Says that a new behaviour of a user is fine: item is its id from Engine.news(), or one of HABITS.
 
     tool: for whoever reads the record. Returns its cursor. Raises ControlError, JournalError.
     """
@@ -166,17 +166,17 @@ def reject(
     now: float | None = None,
 ) -> int:
     """Says that a new behaviour of a user is not fine: it leaves what was learned, and each later use has a
-    risk of 0.5 at least. As accept(), but a user cannot be rejected for "burst".
+    risk of 0.5 at least. As accept(), but a habit cannot be rejected.
     """
-    if item == BURST:
-        raise ControlError("burst can be accepted, not rejected: bursts are told anyway unless accepted")
+    if item in HABITS:
+        raise ControlError(f"{item} can be accepted, not rejected: it is told anyway unless accepted")
     return _judge(journal, "reject", item, Scope(tenant, tool, user), by, why, now)
 
 
 def _judge(
     journal: Journal, action: str, item: str, scope: Scope, by: str, why: str, now: float | None
 ) -> int:
-    if item != BURST and not is_item(item):
+    if item not in HABITS and not is_item(item):
         raise ControlError(f"item: {item!r} is not an item; accepted: i- and 16 hex digits, as in: news")
     if not scope.user:
         raise ControlError("user: an item is one user's; name the user")

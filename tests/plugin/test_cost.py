@@ -5,7 +5,6 @@ import math
 from typing import Any
 
 import pytest
-
 from cpex_tool_firewall.config import load
 from cpex_tool_firewall.cost import UNKNOWN, CostReader
 

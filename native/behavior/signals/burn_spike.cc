@@ -54,6 +54,8 @@ class BurnSpike final : public Signal {
         spent_, usual_, {static_cast<float>(z_), static_cast<float>(hour_), static_cast<float>(weeks_), 0}};
   }
 
+  double z_score(const Numbers& n) const override { return static_cast<double>(n.detail[0]); }
+
   std::string explain(const Numbers& n, const Names& names) const override {
     const std::string now =
         phrase("%.*s cost %s in this hour (%s)", static_cast<int>(names.tool.size()), names.tool.data(),

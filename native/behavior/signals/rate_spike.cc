@@ -53,6 +53,8 @@ class RateSpike final : public Signal {
     ToolHours(hasher_, *sight.tool, sight.now).add_call(sight.levels.tenant->counts);
   }
 
+  double z_score(const Numbers& n) const override { return static_cast<double>(n.detail[0]); }
+
   std::string explain(const Numbers& n, const Names& names) const override {
     const std::string now = phrase(
         "%.*s was called %s times in this hour (%s)", static_cast<int>(names.tool.size()), names.tool.data(),

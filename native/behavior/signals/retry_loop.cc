@@ -91,12 +91,22 @@ class RetryLoop final : public Signal {
                                      (repeated_before_ ? kRepeatedBefore : 0));
   }
 
-  Numbers numbers(const Sight&) const override {
+  Numbers numbers(const Sight& sight) const override {
     const auto failures = static_cast<double>(now_.failures);
     const bool of_failures = failures > repeats_;
+    const std::uint64_t which = of_failures ? sight.session->id : loop();
     return {of_failures ? failures : static_cast<double>(repeats_),
             of_failures ? fails_ : goes_on_,
-            {of_failures ? 0.0F : static_cast<float>(cycle_), now_.failures, 0, 0}};
+            {of_failures ? 0.0F : static_cast<float>(cycle_), now_.failures, static_cast<float>(which >> 40),
+             static_cast<float>(which >> 16 & kHalf)}};
+  }
+
+  double z_score(const Numbers&) const override { return 0; }
+  std::uint64_t incident(const Numbers& n) const override {
+    const auto half = [](float bits) {
+      return static_cast<std::uint64_t>(whole(static_cast<double>(bits), static_cast<int>(kHalf)));
+    };
+    return half(n.detail[2]) << 24 | half(n.detail[3]);
   }
 
   void count(const Sight& sight, bool) override { of<SessionLoop>(*sight.session) = now_; }
@@ -149,6 +159,15 @@ class RetryLoop final : public Signal {
   }
 
  private:
+  static constexpr std::uint64_t kHalf = 0xffffff;  // of an id: what a float holds exactly
+
+  // The same for every call of one loop, wherever in its cycle.
+  std::uint64_t loop() const {
+    std::uint64_t sum = 0;
+    for (std::size_t i = 0; i < cycle_; ++i) sum += now_.digests[i];
+    return sum;
+  }
+
   enum Mark : std::uint8_t { kRepeats = 1, kRepeatedBefore = 2 };
 
   SessionLoop now_{};

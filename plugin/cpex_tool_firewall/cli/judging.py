@@ -26,7 +26,8 @@ from .output import (
 if TYPE_CHECKING:
     from ..feed import Finding
 
-_OF_RATE = ("burst", "frequency")
+_HABIT_OF = {"burst": "burst", "frequency": "burst", "cost": "cost"}  # by signal
+_HABITS = {"burst": "bursts", "cost": "higher costs"}
 _SLACK_SECONDS = 1.0
 
 IdsArgument = Annotated[
@@ -101,7 +102,8 @@ def accept(
     """Say that a new behaviour is fine: from now on it is ordinary for that user.
 
     An incident or a finding stands for everything new of its user that this tool brought. "burst" with --user
-    says that this user may call in bursts. An earlier rejection is taken back.
+    says that this user may call in bursts, "cost" that what this user has come to spend is fine. An earlier
+    rejection is taken back.
 
     \b
     Example:
@@ -149,8 +151,8 @@ def _judge(
     judged: dict[str, dict[str, Any]] = {}
     with reading(state) as (opened, journal):
         for name in ids:
-            if name == control.BURST:
-                chosen = [_burst(history, tenant, user)]
+            if name in control.HABITS:
+                chosen = [_habit(name, history, tenant, user)]
             elif control.is_item(name):
                 chosen = [_item(history, name, tenant, user)]
             else:
@@ -184,13 +186,8 @@ def _judge(
 
 
 def _items(history: History, tenant: str | None, user: str | None) -> list[dict[str, Any]]:
-    listing = getattr(history.engine, "news", None)
-    if listing is None:
-        fail(
-            "the compiled engine is older than this command; reinstall: pip install --force-reinstall "
-            "cpex-tool-firewall"
-        )
-    return [item for item in listing() if tenant in (None, item["tenant"]) and user in (None, item["user"])]
+    news = history.engine.news()
+    return [item for item in news if tenant in (None, item["tenant"]) and user in (None, item["user"])]
 
 
 def _item(history: History, name: str, tenant: str | None, user: str | None) -> dict[str, Any]:
@@ -205,8 +202,8 @@ def _item(history: History, name: str, tenant: str | None, user: str | None) -> 
 
 def _items_of(history: History, finding: Finding, name: str, verb: str) -> list[dict[str, Any]]:
     """Everything new that the tool of a finding brought its user until the finding was last seen."""
-    if finding.signal in _OF_RATE and verb == "accept":
-        return [_burst_of(finding.tenant, finding.user, finding.tool)]
+    if finding.signal in _HABIT_OF and verb == "accept":
+        return [_habit_of(_HABIT_OF[finding.signal], finding.tenant, finding.user, finding.tool)]
     found = [
         item
         for item in _items(history, finding.tenant, finding.user)
@@ -223,9 +220,9 @@ def _items_of(history: History, finding: Finding, name: str, verb: str) -> list[
     return found
 
 
-def _burst(history: History, tenant: str | None, user: str | None) -> dict[str, Any]:
+def _habit(habit: str, history: History, tenant: str | None, user: str | None) -> dict[str, Any]:
     if user is None:
-        fail("burst: whose? name the user with --user", WRONG_INPUT)
+        fail(f"{habit}: whose? name the user with --user", WRONG_INPUT)
     known = {entry["tenant"] for entry in history.engine.principals() if entry["user"] == user}
     tenants = sorted(known if tenant is None else {tenant} & known)
     if not tenants:
@@ -234,17 +231,17 @@ def _burst(history: History, tenant: str | None, user: str | None) -> dict[str, 
         fail(
             f"{user} is known in several tenants; choose one with --tenant: {', '.join(tenants)}", WRONG_INPUT
         )
-    return _burst_of(tenants[0], user, "")
+    return _habit_of(habit, tenants[0], user, "")
 
 
-def _burst_of(tenant: str, user: str, tool: str) -> dict[str, Any]:
-    return {"tenant": tenant, "user": user, "id": "burst", "kind": "burst", "tool": tool, "from": ""}
+def _habit_of(habit: str, tenant: str, user: str, tool: str) -> dict[str, Any]:
+    return {"tenant": tenant, "user": user, "id": habit, "kind": habit, "tool": tool, "from": ""}
 
 
 def _what(item: dict[str, Any]) -> str:
     kind, tool = item["kind"], item["tool"]
-    if kind == "burst":
-        return "bursts"
+    if kind in _HABITS:
+        return _HABITS[kind]
     if kind == "tool":
         return f"the tool {tool}"
     if kind == "argument":

@@ -8,6 +8,7 @@
 #include <cstdlib>
 #include <memory>
 #include <random>
+#include <limits>
 #include <string>
 #include <vector>
 
@@ -69,7 +70,7 @@ std::unique_ptr<Engine> learned(std::uint64_t calls) {
     const std::string& tool = tools[(what(random) + session.user % kGroups * 7) % kTools];
     now += step;
     const Verdict verdict = engine->check(policy, callers[session.user], "gateway", tool, {}, now);
-    engine->observe(verdict.ticket, Outcome::kOk, now);
+    engine->observe(verdict.ticket, Outcome::kOk, std::numeric_limits<double>::quiet_NaN(), now);
   }
   return engine;
 }

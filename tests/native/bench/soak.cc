@@ -18,6 +18,7 @@
 #include <cstdlib>
 #include <fstream>
 #include <functional>
+#include <limits>
 #include <string>
 #include <vector>
 
@@ -69,7 +70,7 @@ struct Site {
     now += step;
     const auto start = std::chrono::steady_clock::now();
     const Verdict verdict = engine.check(policy, who, "gateway", tool, {}, now);
-    if (verdict.ticket != 0) engine.observe(verdict.ticket, Outcome::kOk, now);
+    if (verdict.ticket != 0) engine.observe(verdict.ticket, Outcome::kOk, std::numeric_limits<double>::quiet_NaN(), now);
     if (timed)
       times.push_back(
           std::chrono::duration<double, std::micro>(std::chrono::steady_clock::now() - start).count());
