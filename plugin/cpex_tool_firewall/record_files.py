@@ -37,7 +37,7 @@ _FASTEST: Final = 1
 _TEXTS: Final = (
     *("tenant", "user", "agent", "group", "session", "token", "server", "tool", "previous"),
     *("decision", "mode", "uninspectable", "incident", "outcome", "action", "value", "by", "why"),
-    *("arguments", "facts"),
+    *("arguments", "facts", "loop"),
 )
 
 
@@ -104,7 +104,7 @@ class ParquetWriter:
         reason = pa.struct(
             [
                 ("signal", text),
-                *((n, pa.float64()) for n in ("p", "value", "baseline")),
+                *((n, pa.float64()) for n in ("p", "value", "baseline", "z_score")),
                 ("explanation", text),
             ]
         )

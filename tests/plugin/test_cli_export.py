@@ -78,9 +78,7 @@ def test_parquet_holds_the_same(site: Site, tmp_path: Path) -> None:
         }
         assert all(row[name] == clean(line[name]) for name in line if name != "reasons"), row
     assert {row["user"] for row in rows} == {"alice", "b\\ud800b\n<b>", None}
-    assert [reason["signal"] for reason in rows[0]["reasons"]] == [
-        reason["signal"] for reason in expected[0]["reasons"]
-    ]
+    assert rows[0]["reasons"] == expected[0]["reasons"] != []
 
 
 def test_without_pyarrow_it_says_what_to_install(
