@@ -129,7 +129,8 @@ class LineWriter {
 
 // One event; the texts belong to its reader.
 struct Event {
-  std::string_view id, tenant, user, agent, session, tool;
+  std::string_view id, tenant, user, agent, group, session, token, server, tool;
+  bool has_group = false;  // else the agent is the peer group
   double ts = 0;
   bool ok = true;
   double cost = std::numeric_limits<double>::quiet_NaN();
@@ -165,8 +166,15 @@ class EventReader {
         event_.user = text("user", value);
       } else if (key == "agent") {
         event_.agent = text("agent", value);
+      } else if (key == "group") {
+        event_.group = text("group", value);
+        event_.has_group = !value.is_null();
       } else if (key == "session") {
         event_.session = text("session", value);
+      } else if (key == "token") {
+        event_.token = text("token", value);
+      } else if (key == "server") {
+        event_.server = text("server", value);
       } else if (key == "tool") {
         event_.tool = text("tool", value);
       } else if (key == "ok") {
@@ -186,6 +194,7 @@ class EventReader {
     if (!has_time) wrong("ts", "is missing");
     if (event_.user.empty()) wrong("user", "is missing");
     if (event_.tool.empty()) wrong("tool", "is missing");
+    if (!event_.has_group) event_.group = event_.agent;
     return event_;
   }
 
@@ -382,8 +391,9 @@ class Callers {
   explicit Callers(Engine& engine) : engine_(engine) {}
   const CallerPtr& of(const Event& event) {
     const Hasher& hasher = engine_.hasher();
-    const std::uint64_t key = hasher.pair(hasher.text(event.tenant, event.user), hasher.text(event.agent),
-                                          hasher.text(event.session));
+    const std::uint64_t key =
+        hasher.pair(hasher.text(event.tenant, event.user), hasher.text(event.agent, event.group),
+                    hasher.text(event.session, event.token));
     if (known_.size() >= kMostCallers) known_.clear();
     CallerPtr& caller = known_[key];
     if (!caller) {
@@ -391,8 +401,9 @@ class Callers {
       caller->tenant = event.tenant;
       caller->user = event.user;
       caller->agent = event.agent;
-      caller->group = event.agent;
+      caller->group = event.group;
       caller->session = event.session;
+      caller->token = event.token;
     }
     return caller;
   }
@@ -425,7 +436,7 @@ ReplayResult replay(Engine& engine, const InstancePolicy& policy, const ReplayJo
       continue;
     }
     const Verdict verdict =
-        engine.check(policy, callers.of(*event), "", event->tool, event->arguments, event->ts);
+        engine.check(policy, callers.of(*event), event->server, event->tool, event->arguments, event->ts);
     Aftermath after;
     if (verdict.ticket != 0)
       after = engine.observe(verdict.ticket, event->ok ? Outcome::kOk : Outcome::kToolError, event->cost,

@@ -209,7 +209,8 @@ def _event(fields: Fields) -> Fields:
         "ts": fields["ts"],
         "tenant": fields["tenant"],
         "user": fields["user"],
-        "agent": fields["group"],  # what replay takes the peer group from
+        "agent": fields["agent"],
+        "group": fields["group"],
         "session": fields["session"],
         "server": fields["server"],
         "tool": fields["tool"],

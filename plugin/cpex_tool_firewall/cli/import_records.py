@@ -202,6 +202,7 @@ class _Job:
         if isinstance(named, bool) or not isinstance(named, str | int):
             raise _Bad("'event_id': text or a whole number was expected")
         texts = {name: _text(line, name) for name in _EVENT_TEXTS}
+        group = texts["agent"] if line.get("group") is None else _text(line, "group")
         names = {name: _text(line, name, needed=True) for name in ("user", "tool")}
         ok = _truth(line, "ok", default=True)
         blocked = _truth(line, "blocked", default=False)
@@ -220,7 +221,7 @@ class _Job:
         worker, seq = own
         self.end_calls(ts)
         self._call(
-            ts=ts, worker=worker, seq=seq, **names, **texts, group=texts["agent"], blocked=blocked, **said
+            ts=ts, worker=worker, seq=seq, **names, **texts, group=group, blocked=blocked, **said
         )
         if not blocked and not unended:
             duration = line.get("duration")
