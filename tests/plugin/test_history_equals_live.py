@@ -11,7 +11,7 @@ from cli_support import DAY, HOUR, Site, run
 from cpex_tool_firewall._native import Engine
 from cpex_tool_firewall.engines import build_engine
 from cpex_tool_firewall.restoring import restore
-from traffic import Event, live, stream
+from traffic import Event, live, stream, token_of
 
 KEY = bytes(range(32))
 DAYS = 14
@@ -62,14 +62,12 @@ def write(file: Path, events: list[Event]) -> Path:
 
 
 @pytest.mark.parametrize("form", ["jsonl", "parquet", "events", "args"])
-@pytest.mark.parametrize("circumstances", [{}, {"token": "a token", "group": "a group"}])
+@pytest.mark.parametrize("circumstances", [{}, {"token": "a token", "group": "a group", "agent": ""}])
 def test_a_new_installation_is_the_same_byte_by_byte(
     tmp_path: Path, form: str, circumstances: dict[str, str]
 ) -> None:
     if form == "parquet":
         pytest.importorskip("pyarrow")
-    if form == "args" and circumstances:
-        circumstances = {"group": circumstances["group"]}
     seen, told = site(tmp_path / "seen"), site(tmp_path / "told")
     # Two tenants; calls take longer than the pauses between some of them, so that they overlap.
     events = stream(DAYS, duration=3.0) + stream(DAYS, users=2, seed=6, duration=3.0, tenant="t2")
@@ -78,7 +76,12 @@ def test_a_new_installation_is_the_same_byte_by_byte(
     file = tmp_path / f"file.{form}"
     if form == "args":
         own = [
-            {**event, "agent": circumstances.get("group", ""), "event_id": n}
+            {
+                **event,
+                **circumstances,
+                "token": token_of(event, circumstances.get("token", "")),
+                "event_id": n,
+            }
             for n, event in enumerate(events)
         ]
         write(file, own)

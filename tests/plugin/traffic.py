@@ -108,7 +108,7 @@ def live(
             event["tenant"],
             event["user"],
             session=event["session"],
-            token=token and f"{token}/{event['user']}/{int(event['ts'] // (10 * DAY))}",
+            token=token_of(event, token),
             group=group,
             agent=group if agent is None else agent,
         )
@@ -119,6 +119,11 @@ def live(
             _store(site, engine)
     finish(math.inf)
     _store(site, engine)
+
+
+def token_of(event: Event, begin: str) -> str:
+    """The token that live() gives an event."""
+    return begin and f"{begin}/{event['user']}/{int(event['ts'] // (10 * DAY))}"
 
 
 def _store(site: Site, engine: Any) -> None:
