@@ -144,6 +144,7 @@ void Model::begin(const PrincipalPtr& user, Peers& group, Peers& tenant, const C
 
 Model::Reading Model::read(const Channel& channel, std::size_t at, double raw, const Levels& levels) {
   const double prior = channel.prior.surprise(raw);
+  if (prior <= 0) return {0, {}};  // nothing is larger than everything
   const double in_tenant =
       levels.tenant->calibrators.of(at).tail(prior, std::exp(-prior), kPriorStrength * channel.strength);
   const double in_group =
@@ -354,6 +355,7 @@ Score Model::end(const Scored& scored, const Ending& ending) {
   refresh(scored.user->counts, scored.user->epoch);
   refresh(scored.group->counts, scored.group->epoch);
   refresh(scored.tenant->counts, scored.tenant->epoch);
+  scored.arguments.prefetch(ran.levels);
   Score score = score_again(scored, ran);
   learn(scored, ran);
   return score;

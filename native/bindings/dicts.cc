@@ -256,6 +256,7 @@ py::list principals_list(const Engine& engine) {
       entry["calls"] = principal->calls;
       entry["first"] = principal->first;
       entry["last"] = principal->last;
+      entry["bytes"] = principal->bytes;
       out.append(entry);
     }
   }
@@ -269,6 +270,7 @@ py::object baseline_dict(Engine& engine, std::string_view tenant, std::string_vi
   out["tenant"] = to_python(baseline->tenant);
   out["user"] = to_python(baseline->user);
   out["group"] = to_python(baseline->group);
+  out["group_from"] = to_python(baseline->group_from);
   out["zone"] = to_python(baseline->zone);
   out["calls"] = baseline->calls;
   out["first"] = baseline->first;

@@ -131,7 +131,7 @@ void bind_engine(py::module_& m) {
                        const py::dict& user_zones, bool journaling, double rate_spike_floor,
                        double burn_spike_floor, double session_budget, double day_budget,
                        const py::dict& tenant_thresholds, const py::dict& tool_thresholds,
-                       const py::dict& user_thresholds, bool record_destinations) {
+                       const py::dict& user_thresholds, bool record_destinations, bool learn_groups) {
              if (burst_threshold < 1) throw py::value_error("burst_threshold: must be at least 1");
              if (!(burst_window > 0)) throw py::value_error("burst_window: must be more than 0");
              if (!(half_life_days > 0)) throw py::value_error("half_life_days: must be more than 0");
@@ -153,6 +153,7 @@ void bind_engine(py::module_& m) {
              settings.tool_thresholds = thresholds_of("tool_thresholds", tool_thresholds);
              settings.user_thresholds = thresholds_of("user_thresholds", user_thresholds);
              settings.record_destinations = record_destinations;
+             settings.learn_groups = learn_groups;
              settings.worker = worker;
              settings.learning_days = learning_days;
              settings.journaling = journaling;
@@ -173,7 +174,8 @@ void bind_engine(py::module_& m) {
            py::arg("journaling") = false, py::arg("rate_spike_floor") = 100.,
            py::arg("burn_spike_floor") = 1., py::arg("session_budget") = 0., py::arg("day_budget") = 0.,
            py::arg("tenant_thresholds") = py::dict(), py::arg("tool_thresholds") = py::dict(),
-           py::arg("user_thresholds") = py::dict(), py::arg("record_destinations") = true)
+           py::arg("user_thresholds") = py::dict(), py::arg("record_destinations") = true,
+           py::arg("learn_groups") = false)
       .def(
           "caller",
           [](const Engine&, py::handle tenant, py::handle user, py::handle agent, py::handle group,

@@ -103,6 +103,7 @@ class Engine:
         tool_thresholds: Mapping[str, float] = ...,
         user_thresholds: Mapping[str, float] = ...,
         record_destinations: bool = True,  # hosts in clear in the records
+        learn_groups: bool = False,  # peer groups by tool use, for users that are in none
     ) -> None: ...
     def caller(
         self, tenant: str, user: str, *, agent: str = "", group: str = "", session: str = "", token: str = ""
@@ -158,9 +159,9 @@ class Engine:
         """{calls, users, tools, tenants, memory_bytes, since, last, in_flight, decisions: {allow, audit, deny}}; since and last in s,
         0 before the first call. Counts applied records too."""
     def principals(self) -> list[dict[str, Any]]:
-        """{tenant, user, group, calls, first, last} of every learned principal."""
+        """{tenant, user, group, calls, first, last, bytes (of memory)} of every learned principal."""
     def baseline(self, tenant: str, user: str) -> dict[str, Any] | None:
-        """What was learned of one principal: {tenant, user, group, zone, calls, first, last,
+        """What was learned of one principal: {tenant, user, group, group_from (configuration | learned | tenant), zone, calls, first, last,
         tools: [{tool, server, count, share}], steps: [{from, to, count}] (from "": start of a session),
         hours: [24] (on how many days there was a call in that local hour),
         held: [{kind: tool | step | skip | argument, tool, from, until}],

@@ -212,6 +212,11 @@ class Settings(BaseModel):
         description="Users who are compared with each other: group name to list of users. A user may be in "
         "one group only; whoever is in none is compared with the whole tenant.",
     )
+    learn_peer_groups: bool = Field(
+        default=False,
+        description="Users who are in no peer group and have no trusted agent are compared with those who use "
+        "the same tools, as learned, instead of with the whole tenant.",
+    )
     trusted_agent_header: HeaderName | None = Field(
         default=None,
         description="Request header that names the agent; users in no peer group are then compared with "

@@ -111,7 +111,9 @@ class Detection:
         engine = self._build()
         engine.restore(self._copy)
         policy = engine.policy()
-        caller = engine.caller(user.tenant, user.name, group=learned["group"], session=f"detection {session}")
+        caller = engine.caller(
+            user.tenant, user.name, group=_configured(learned), session=f"detection {session}"
+        )
         now, gap = self._begin(learned), self._gap(learned)
         calls = session % (MOST_USUAL_CALLS + 1)
         for number, (its_server, usual) in enumerate(_ordinary_session(user, learned, session, calls)):
@@ -148,31 +150,37 @@ class Detection:
     def _tool_of_peers(self, user: User, learned: dict[str, Any]) -> tuple[str, str] | None:
         own = {(tool["server"], tool["tool"]) for tool in learned["tools"]}
         tried = {item["tool"] for item in learned["held"]}
-        used = self._tools_of_groups.get((user.tenant, learned["group"]))
-        if used is None:
-            used = self._tools_of_groups[user.tenant, learned["group"]] = self._tools_of(
-                user.tenant, learned["group"]
-            )
+        group = (user.tenant, _configured(learned), learned["group"])
+        if group not in self._tools_of_groups:
+            self._tools_of_groups[group] = self._tools_of(*group)
+        used = self._tools_of_groups[group]
         return next(
             (tool for tool, _ in used.most_common() if tool not in own and tool[1] not in tried), None
         )
 
     @cached_property
-    def _tools_of_groups(self) -> dict[tuple[str, str], Counter[tuple[str, str]]]:
+    def _tools_of_groups(self) -> dict[tuple[str, str, str], Counter[tuple[str, str]]]:
         return {}
 
-    def _tools_of(self, tenant: str, group: str) -> Counter[tuple[str, str]]:
-        """By how many users."""
+    def _tools_of(self, tenant: str, configured: str, group: str) -> Counter[tuple[str, str]]:
+        """By how many users. group: the one in force, which may be learned where none is configured."""
         members = [
             entry["user"]
             for entry in self._engine.principals()
-            if entry["tenant"] == tenant and entry["group"] == group
+            if entry["tenant"] == tenant and entry["group"] == configured
         ]
         used: Counter[tuple[str, str]] = Counter()
         for member in random.Random(0).sample(sorted(members), min(len(members), _MOST_PEERS)):
-            if learned := self._engine.baseline(tenant, member):
+            learned = self._engine.baseline(tenant, member)
+            if learned is not None and learned["group"] == group:
                 used.update((tool["server"], tool["tool"]) for tool in learned["tools"])
         return used
+
+
+def _configured(learned: dict[str, Any]) -> str:
+    """The peer group that calls of this user bring along."""
+    group: str = learned["group"] if learned["group_from"] == "configuration" else ""
+    return group
 
 
 def _ordinary_session(

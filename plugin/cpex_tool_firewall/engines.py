@@ -39,6 +39,7 @@ def build_engine(settings: Settings, key: bytes, *, worker: int = 0, journaling:
             tool_thresholds=settings.tool_thresholds,
             user_thresholds=settings.user_thresholds,
             record_destinations=settings.record_destinations,
+            learn_groups=settings.learn_peer_groups,
         )
     except TypeError:
         # Its text would list the arguments, and with them the key.

@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from cli_support import DAY, HOUR, Site, run
+from cli_support import DAY, HOUR, Site, heartbeat, run
 from cpex_tool_firewall.cli.calibration import _column
+from cpex_tool_firewall.config import load
 from cpex_tool_firewall.detection import KINDS, NOBODYS, PEERS, Detection
 from cpex_tool_firewall.engines import build_engine
 from cpex_tool_firewall.restoring import restore
@@ -139,6 +140,33 @@ def test_probes_leave_the_engine_as_it_is_and_name_tools_of_the_group(site: Site
     again = [probe for user in reversed(detection.users) for probe in detection.probes(user, [1, 0])]
     assert sorted(again, key=repr) == sorted(probes, key=repr)
     assert {probe.after for probe in probes if probe.kind == NOBODYS} == {0, 1}
+
+
+def test_groups_that_were_learned_are_in_force_in_probes(tmp_path: Path) -> None:
+    seen = Site(tmp_path / "state", load({"learn_peer_groups": True}))
+    seen.journal.beat("w", heartbeat(seen.settings))
+    live(seen, stream(14, users=9))
+
+    def build() -> Any:
+        return build_engine(seen.settings, seen.state.key)
+
+    engine = restore(seen.journal, build).engine
+    detection = Detection(engine, build, session_idle=1800.0)
+    learned = {user: engine.baseline(user.tenant, user.name) or {} for user in detection.users}
+    groups = {found["group"] for found in learned.values()}
+    assert len(groups) > 1
+    tools = {
+        group: {
+            tool["tool"] for found in learned.values() if found["group"] == group for tool in found["tools"]
+        }
+        for group in groups
+    }
+    for user in detection.users:
+        for probe in detection.probes(user, range(2)):
+            assert probe.kind == NOBODYS or probe.tool in tools[learned[user]["group"]]
+    text = run("baseline", "show", "user0@example.com", "--state", str(seen.folder)).stdout
+    assert "(a peer group learned from the use of tools)" in text
+    seen.close()
 
 
 def test_an_empty_journal(tmp_path: Path) -> None:

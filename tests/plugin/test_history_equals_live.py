@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from cli_support import DAY, HOUR, Site, run
+from cli_support import DAY, HOUR, Site, heartbeat, run
 from cpex_tool_firewall._native import Engine
+from cpex_tool_firewall.config import load
 from cpex_tool_firewall.engines import build_engine
 from cpex_tool_firewall.restoring import restore
 from traffic import Event, live, stream, token_of
@@ -20,12 +21,14 @@ LEARNED = {1: "signals", 3: "tools", 4: "tenants and peer groups", 5: "users"}
 HEAD, NAME_AND_LENGTH, SEAL = 40, struct.Struct("<IQ"), 32
 
 
-def site(folder: Path) -> Site:
+def site(folder: Path, settings: dict[str, Any] | None = None) -> Site:
     """With a key that both installations have: else no two states could be compared byte by byte."""
     folder.mkdir(mode=0o700)
     (folder / "key").write_bytes(KEY)
     (folder / "key").chmod(0o600)
-    return Site(folder)
+    made = Site(folder, load(settings or {}))
+    made.journal.beat("w", heartbeat(made.settings))
+    return made
 
 
 def learned(engine: Engine) -> dict[str, bytes]:
@@ -62,13 +65,21 @@ def write(file: Path, events: list[Event]) -> Path:
 
 
 @pytest.mark.parametrize("form", ["jsonl", "parquet", "events", "args"])
-@pytest.mark.parametrize("circumstances", [{}, {"token": "a token", "group": "a group", "agent": ""}])
+@pytest.mark.parametrize(
+    ("circumstances", "settings"),
+    [
+        ({}, {}),
+        ({"token": "a token", "group": "a group", "agent": ""}, {}),
+        ({}, {"learn_peer_groups": True, "time_zone": "Asia/Tokyo"}),
+    ],
+    ids=["plain", "tokens and a group", "learned groups"],
+)
 def test_a_new_installation_is_the_same_byte_by_byte(
-    tmp_path: Path, form: str, circumstances: dict[str, str]
+    tmp_path: Path, form: str, circumstances: dict[str, str], settings: dict[str, Any]
 ) -> None:
     if form == "parquet":
         pytest.importorskip("pyarrow")
-    seen, told = site(tmp_path / "seen"), site(tmp_path / "told")
+    seen, told = site(tmp_path / "seen", settings), site(tmp_path / "told", settings)
     # Two tenants; calls take longer than the pauses between some of them, so that they overlap.
     events = stream(DAYS, duration=3.0) + stream(DAYS, users=2, seed=6, duration=3.0, tenant="t2")
     events.sort(key=lambda event: event["ts"])

@@ -28,13 +28,13 @@ class RateSpike final : public Signal {
     spiking_ = false;
     const ToolHours hours(hasher_, *sight.tool, sight.now);
     const ShardedCountTable& counts = sight.levels.tenant->counts;
-    calls_ = hours.now(counts).calls + 1;
+    calls_ = hours.calls(counts) + 1;
     // Nearly every call ends here.
     if (calls_ < floor_calls_) return;
     const ToolHours::Usual usual = hours.usual(counts, of<PeersFirst>(*sight.levels.tenant).first);
-    const Spike spike(usual.mean.calls, 1, usual.weeks == 0, floor_calls_);
+    const Spike spike(usual.calls, 1, usual.weeks == 0, floor_calls_);
     spiking_ = spike.tells(calls_ - 1, calls_);
-    usual_ = usual.mean.calls;
+    usual_ = usual.calls;
     weeks_ = usual.weeks;
     z_ = spike.z(calls_);
     hour_ = hours.hour_of_week();

@@ -140,9 +140,11 @@ def nearest(name: str, known: list[str]) -> list[str]:
 
 def _print(found: dict[str, Any], now: float) -> None:
     say(f"{found['user']}", "bold")
-    say(
-        f"tenant     {found['tenant'] or '(no tenant)'}, compared with {found['group'] or 'the whole tenant'}"
-    )
+    compared = {
+        "configuration": f"the peer group {found['group']}",
+        "learned": f"{found['group']} (a peer group learned from the use of tools)",
+    }.get(found["group_from"], "the whole tenant")
+    say(f"tenant     {found['tenant'] or '(no tenant)'}, compared with {compared}")
     say(f"calls      {found['calls']:,}, first {moment(found['first'])}, last {moment(found['last'])}")
     print_table(
         "\ntools",
