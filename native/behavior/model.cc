@@ -343,9 +343,10 @@ Score Model::end(const Scored& scored, const Ending& ending) {
   ran.starts_session = scored.starts_session;
   ran.local = scored.local;
   ran.past = scored.past;
-  ran.ended = ending.at;
+  // No call ends before it began, though after a pause the newest time believed may be from before it.
+  ran.ended = ending.at < 0 ? ending.at : std::max(ending.at, scored.now);
   ran.ok = ending.ok;
-  ran.cost = ending.cost;
+  ran.cost = ending.cost >= 0 && ending.cost <= kMostCost ? ending.cost : Ending{}.cost;
   ran.tool = scored.tool;
   ran.session = find_session(*scored.user, scored.session);
   ran.levels = {scored.user.get(), scored.group, scored.tenant};
@@ -434,6 +435,7 @@ bool Model::accept(Principal& user, Peers& group, Peers& tenant, std::uint64_t c
   for (const HeldItem& held : user.held)
     if (goes(held) && held.state != HeldItem::State::kListed) learn_accepted(held, levels, weight);
   std::erase_if(user.held, goes);
+  settle(user, group, tenant);
   return true;
 }
 
@@ -463,6 +465,7 @@ bool Model::reject(Principal& user, Peers& group, Peers& tenant, std::uint64_t c
   found->state = HeldItem::State::kRejected;
   found->risk = std::max(found->risk, kHighRisk);
   found->since = now;
+  settle(user, group, tenant);
   return true;
 }
 
@@ -496,10 +499,14 @@ void Model::learn(const Scored& scored, Ran& ran) {
     ran.mark = static_cast<std::uint8_t>(scored.marks >> (2 * i) & 3U);
     signals_[i]->learn(ran);
   }
-  TenantState& home = *scored.user->home;
-  principals_.settle(home, *scored.group);
-  if (scored.tenant != scored.group) principals_.settle(home, *scored.tenant);
-  principals_.settle(*scored.user);
+  settle(*scored.user, *scored.group, *scored.tenant);
+}
+
+void Model::settle(Principal& user, Peers& group, Peers& tenant) {
+  TenantState& home = *user.home;
+  principals_.settle(home, group);
+  if (&tenant != &group) principals_.settle(home, tenant);
+  principals_.settle(user);
 }
 
 }  // namespace tool_firewall

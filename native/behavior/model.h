@@ -42,6 +42,8 @@ struct Score {
   const Tool* previous = nullptr;  // tool before this one in the session
 };
 
+inline constexpr double kMostCost = 1e12;  // of a call; what is more, or less than 0, is not known
+
 // How a call ended.
 struct Ending {
   double at = -1;                                          // s; negative: not seen, it counts as done
@@ -98,7 +100,7 @@ class Model {
     begin(user, group, tenant, call, when);
     Score score = measure();
     finish(user, score.risk, decide(score.risk), scored);
-    principals_.settle(*user);
+    settle(*user, group, tenant);
     return score;
   }
 
@@ -177,6 +179,8 @@ class Model {
   void hold_again(Principal& user, const ItemKey& item, const Occasion& call);
   std::uint32_t hold_arguments(const Scored& scored);
   void learn_accepted(const HeldItem& held, const Levels& levels, double weight) const;
+  // Counts anew what they use, whatever grew or shrank.
+  void settle(Principal& user, Peers& group, Peers& tenant);
 
   ModelSettings settings_;
   const Hasher& hasher_;

@@ -352,6 +352,7 @@ void bind_values(py::module_& m) {
         return reasons_of(v.verdict.reasons, *v.caller, *v.verdict.tool, v.verdict.previous, v.destination);
       });
   py::class_<PyAftermath>(m, "Aftermath", py::is_final())
+      .def_property_readonly("told", [](const PyAftermath& a) { return a.after.told; })
       .def_property_readonly("risk", [](const PyAftermath& a) { return a.after.risk; })
       .def_property_readonly("decision",
                              [](const PyAftermath& a) { return to_python(name_of(a.after.decision)); })

@@ -206,10 +206,11 @@ Aftermath Engine::observe(std::uint64_t ticket, Outcome outcome, double cost, do
   after.risk = score.risk;
   const Decision decision = decision_of(score.risk, call->threshold);
   const QueuedOutcome ended{{call->id.worker, call->id.seq, now}, outcome, cost, score.risk};
-  if (decision <= call->decision) {
+  if (decision == Decision::kAllow || score.risk <= call->scored.risk) {
     if (settings_.journaling) push(false, ended);
     return after;
   }
+  after.told = call->decision == Decision::kDeny;
   after.decision = decision;
   after.mode = call->mode;
   after.snoozed = call->snoozed;
@@ -392,9 +393,9 @@ void Engine::apply_record(CallRecord& record) {
   caller->group = std::move(record.group);
   caller->session = std::move(record.session);
   caller->token = std::move(record.token);
-  const std::uint64_t key = hasher_.pair(
-      kCallerKind, hasher_.text(caller->tenant, caller->user),
-      hasher_.pair(0, hasher_.text(caller->group, caller->session), hasher_.text(caller->agent)));
+  const std::uint64_t key = hasher_.pair(kCallerKind, hasher_.text(caller->tenant, caller->user),
+                                         hasher_.pair(0, hasher_.text(caller->group, caller->session),
+                                                      hasher_.text(caller->agent, caller->token)));
   const auto [found, fresh] = applied_callers_.try_emplace(key, std::move(caller));
   caller = found->second;
   if (fresh) {

@@ -72,6 +72,12 @@ class Scopes {
     return std::all_of(tables_.begin(), tables_.end(), [](const Table& table) { return table.empty(); });
   }
 
+  std::size_t size() const {
+    std::size_t sum = 0;
+    for (const Table& table : tables_) sum += table.size();
+    return sum;
+  }
+
   // Takes out the entries that are `gone(entry)`.
   template <class Gone>
   void erase_if(const Gone& gone) {

@@ -36,7 +36,7 @@ class Snoozes : public Scopes<Snooze> {
       return;
     }
     erase_if([&](const Snooze& other) { return other.until <= now; });
-    if (before == nullptr && all().size() >= kMostScopes) return;
+    if (before == nullptr && size() >= kMostScopes) return;
     Scopes::set(std::move(snooze));
   }
 

@@ -413,7 +413,8 @@ class SnapshotReader {
 
 std::string restore_snapshot(Engine& engine, std::string_view snapshot) {
   const bool fresh = engine.calls() == 0 && engine.tools().empty() && engine.in_flight().size() == 0 &&
-                     engine.model().principals().tenants().empty() && engine.modes().all().empty();
+                     engine.model().principals().tenants().empty() && engine.modes().all().empty() &&
+                     engine.snoozes().all().empty();
   if (!fresh) throw std::invalid_argument("snapshot: only an engine that has seen nothing can restore one");
   return SnapshotReader(engine, snapshot).restore();
 }

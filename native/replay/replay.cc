@@ -31,8 +31,7 @@ constexpr std::size_t kMostLine = 1U << 26;  // bytes
 constexpr std::size_t kMostCallers = 1U << 16;
 constexpr std::uint64_t kProgressEvery = 4096;  // events
 constexpr int kFastest = 1;                     // zlib level
-constexpr double kMostCost = 1e12;
-constexpr double kLongest = 86400;  // s, of a call
+constexpr double kLongest = 86400;              // s, of a call
 
 bool same_file(const std::string& a, const std::string& b) {
   struct stat one = {}, other = {};

@@ -61,6 +61,7 @@ class Verdict:
 class Aftermath:
     """What only the end of a call showed: it would have been listed or stopped, had all been known before."""
 
+    told: Final[bool]  # it was denied before it ran, and warned about
     risk: Final[float]
     decision: Final[str]  # audit | deny
     mode: Final[str]  # that was in force when it was checked

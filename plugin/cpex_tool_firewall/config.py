@@ -213,8 +213,9 @@ class Settings(BaseModel):
         "one group only; whoever is in none is compared with the whole tenant.",
     )
     learn_peer_groups: bool = Field(
-        default=False,
-        description="Users who are in no peer group and have no trusted agent are compared with those who use "
+        default=True,
+        description="Users who are in no peer group and have no trusted agent are compared with those who "
+        "use "
         "the same tools, as learned, instead of with the whole tenant.",
     )
     trusted_agent_header: HeaderName | None = Field(

@@ -384,7 +384,7 @@ def _settings(config: PluginConfig) -> Settings:
 
 def _tell_after(after: Aftermath) -> None:
     """A call turned out to be unusual when it had ended: it cannot be stopped any more, but told of."""
-    if after.decision != "deny" or after.mode == _LEARNING or after.snoozed:
+    if after.decision != "deny" or after.told or after.mode == _LEARNING or after.snoozed:
         return
     logger.warning(
         "tool firewall unusual call, seen after it ran: %s by %s, signals %s, risk %.3f, incident %s. %s",

@@ -62,7 +62,7 @@ TEST_F(Story, InBlockModeItIsStoppedWithReasons) {
   const Reason* reason = reason_of(verdict, "novelty");
   ASSERT_NE(reason, nullptr);
   const std::string text =
-      explain(reason->signal, reason->numbers, {alice.user, "delete_records", "db_query"});
+      explain(reason->signal, reason->numbers, {alice.user, "delete_records", "db_query", ""});
   EXPECT_NE(text.find("the tool delete_records is new to this user"), std::string::npos) << text;
   EXPECT_GE(lab.check(alice, "delete_records", now + 120).risk, .5) << "and it stays stopped";
 }

@@ -17,7 +17,7 @@
 namespace tool_firewall {
 namespace {
 
-constexpr Arguments kUnreadable{.inspection = Inspection::kTooLarge, .digest = 0};
+const Arguments kUnreadable = unreadable(Inspection::kTooLarge);
 
 void expect_sane(const Verdict& verdict, const std::string& when) {
   ASSERT_TRUE(verdict.risk >= 0 && verdict.risk <= 1) << when << ": risk " << verdict.risk;
@@ -48,7 +48,7 @@ TEST(Invariants, HoldForRandomTraffic) {
       if (HasFatalFailure()) return;
       if (verdict.ticket != 0 && random() % 5 != 0) running.push_back(verdict.ticket);
       if (running.size() > 20) {
-        lab.engine.observe(running[random() % running.size()], Outcome::kOk, now);
+        lab.engine.observe(running[random() % running.size()], Outcome::kOk, kNoCost, now);
         running.clear();
       }
     }
@@ -103,7 +103,7 @@ TEST(Invariants, HoldForHostileTimes) {
           const Verdict verdict = lab.check({}, tool, now);
           expect_sane(verdict, when);
           if (HasFatalFailure()) return;
-          if (i % 3 != 0) lab.engine.observe(verdict.ticket, Outcome::kOk, now);
+          if (i % 3 != 0) lab.engine.observe(verdict.ticket, Outcome::kOk, kNoCost, now);
         }
       }
       for (const std::string& record : lab.journal())
@@ -146,7 +146,7 @@ TEST(Settings, ZonesGoByUserThenTenantThenDefault) {
     Lab lab(settings);
     lab.run({.user = row.user, .tenant = row.tenant}, "query", kMonday + 9 * kHour);
     const Baseline baseline = *baseline_of(lab.engine, row.tenant, row.user);
-    EXPECT_NEAR(baseline.weekday[row.hour], 1, 1e-6) << row.tenant << ' ' << row.user;
+    EXPECT_NEAR(baseline.hours[row.hour], 1, 1e-6) << row.tenant << ' ' << row.user;
     EXPECT_EQ(baseline.zone, row.zone);
   }
 }
@@ -235,7 +235,7 @@ TEST_F(Decisions, TheThresholdIsTheInstances) {
 TEST_F(Decisions, WhatCannotBeReadIsDenied) {
   lab.policy.exempt_tools = {"upload"};
   for (const Inspection inspection : {Inspection::kTooDeep, Inspection::kTooLarge, Inspection::kWrongType}) {
-    const Verdict verdict = lab.check(alice, "query", start += 60, {.inspection = inspection, .digest = 0});
+    const Verdict verdict = lab.check(alice, "query", start += 60, unreadable(inspection));
     EXPECT_EQ(verdict.decision, Decision::kDeny);
     EXPECT_EQ(verdict.inspection, inspection);
     EXPECT_FALSE(verdict.blocked) << "in learning mode";
@@ -284,7 +284,7 @@ TEST(Queue, DrainsFindingsAndOrdinaryInTheOrderTheyHappened) {
   for (int i = 0; i < 60; ++i) {
     const Verdict verdict =
         lab.check({}, "query", kMonday + i * 100., i % 3 == 0 ? kUnreadable : Arguments{});
-    if (i % 2 == 0) lab.engine.observe(verdict.ticket, Outcome::kOk, kMonday + i * 100. + 1);
+    if (i % 2 == 0) lab.engine.observe(verdict.ticket, Outcome::kOk, kNoCost, kMonday + i * 100. + 1);
   }
   std::vector<std::string> records = lab.journal(10);
   EXPECT_EQ(records.size(), 10U);
@@ -326,8 +326,10 @@ TEST(Queue, WhenFullOrdinaryRecordsGoAndFindingsStay) {
 
 TEST(Queue, RecordsHoldNamesAndDigestsOnly) {
   Lab lab(journaling(7));
+  Arguments arguments;
+  arguments.digest = 99;
   lab.check({.user = "alice", .tenant = "acme", .session = "digest", .group = "g"}, "query", kMonday,
-            {.inspection = Inspection::kInspected, .digest = 99});
+            arguments);
   const std::vector<std::string> records = lab.journal();
   ASSERT_EQ(records.size(), 1U);
   const auto record = std::get<CallRecord>(decode(records[0]));
@@ -357,7 +359,7 @@ double make_traffic(Lab& lab, unsigned seed, double now = kMonday, int calls = 3
     if (verdict.ticket != 0 && random() % 10 != 0) running.push_back(verdict.ticket);
     while (running.size() > random() % 4) {
       const std::size_t which = random() % running.size();
-      lab.engine.observe(running[which], static_cast<Outcome>(random() % 4), now + .5);
+      lab.engine.observe(running[which], static_cast<Outcome>(random() % 4), kNoCost, now + .5);
       running.erase(running.begin() + static_cast<std::ptrdiff_t>(which));
     }
   }
@@ -427,13 +429,13 @@ TEST(Journal, ForeignOutcomesFindTheirCalls) {
   for (const std::string& record : first.journal()) feed(reader.engine, record);
   for (const std::string& record : second.journal()) feed(reader.engine, record);
   EXPECT_EQ(reader.engine.in_flight().size(), 2U);
-  second.engine.observe(b.ticket, Outcome::kOk, kMonday + 2);
+  second.engine.observe(b.ticket, Outcome::kOk, kNoCost, kMonday + 2);
   for (const std::string& record : second.journal()) EXPECT_TRUE(feed(reader.engine, record));
   EXPECT_EQ(reader.engine.in_flight().size(), 1U);
   Baseline baseline = *baseline_of(reader.engine, "acme", "alice@example.com");
   ASSERT_EQ(baseline.tools.size(), 1U);
   EXPECT_EQ(baseline.tools[0].name, "export");
-  first.engine.observe(a.ticket, Outcome::kOk, kMonday + 3);
+  first.engine.observe(a.ticket, Outcome::kOk, kNoCost, kMonday + 3);
   for (const std::string& record : first.journal()) EXPECT_TRUE(feed(reader.engine, record));
   EXPECT_EQ(reader.engine.in_flight().size(), 0U);
   EXPECT_EQ(baseline_of(reader.engine, "acme", "alice@example.com")->tools.size(), 2U);
@@ -445,13 +447,13 @@ TEST(Journal, RecordsThatComeLateEndNoRunningCall) {
   late.run({.user = "bob"}, "query", kMonday - 20 * kMinute);
   const Verdict running = lab.check({}, "query", kMonday);
   for (const std::string& record : late.journal()) EXPECT_TRUE(feed(lab.engine, record));
-  EXPECT_TRUE(lab.engine.observe(running.ticket, Outcome::kOk, kMonday + 1));
+  EXPECT_TRUE(lab.engine.observe(running.ticket, Outcome::kOk, kNoCost, kMonday + 1).known);
   EXPECT_EQ(lab.engine.counts().assumed_done, 0U);
 }
 
 TEST(Journal, AnOutcomeWithoutItsCallIsHarmless) {
   Lab reader;
-  EXPECT_TRUE(feed(reader.engine, encode(OutcomeRecord{{5, 6, kMonday}, Outcome::kOk})));
+  EXPECT_TRUE(feed(reader.engine, encode(ended({5, 6, kMonday}))));
   EXPECT_FALSE(baseline_of(reader.engine, "acme", "alice@example.com"));
 }
 

@@ -4,6 +4,8 @@
 #pragma once
 
 #include <array>
+#include <initializer_list>
+#include <limits>
 #include <map>
 #include <memory>
 #include <string>
@@ -24,12 +26,27 @@ inline constexpr double kHour = 3600;
 inline constexpr double kDay = 86400;
 inline constexpr double kMonday = 1'772'409'600;  // 2026-03-02 00:00 UTC
 
+inline constexpr double kNoCost = std::numeric_limits<double>::quiet_NaN();
+
 struct Who {
   std::string user = "alice@example.com";
   std::string tenant = "acme";
   std::string session = "s";
   std::string group = "";
+  std::string agent = "";
+  std::string token = "";
 };
+
+// Texts by argument name, read as the bindings read them.
+using Texts = std::initializer_list<std::pair<std::string_view, std::string_view>>;
+inline Arguments arguments_of(const Hasher& hasher, const Texts& texts) {
+  Arguments arguments;
+  ArgumentReader reader(hasher, arguments.facts, arguments.destinations);
+  for (const auto& [name, value] : texts) reader.text(reader.member({}, name), value);
+  reader.structure({}, 'o');
+  arguments.digest = reader.result();
+  return arguments;
+}
 
 inline InstancePolicy policy_of(Mode mode) {
   InstancePolicy policy;
@@ -42,13 +59,15 @@ struct Lab {
   explicit Lab(const EngineSettings& settings = {}) : engine(settings, kKey) {}
 
   const CallerPtr& caller(const Who& who) {
-    CallerPtr& made = callers[{who.tenant, who.user, who.session, who.group}];
+    CallerPtr& made = callers[{who.tenant, who.user, who.session, who.group, who.agent, who.token}];
     if (!made) {
       made = std::make_shared<Caller>();
       made->tenant = who.tenant;
       made->user = who.user;
       made->session = who.session;
       made->group = who.group;
+      made->agent = who.agent;
+      made->token = who.token;
     }
     return made;
   }
@@ -58,11 +77,23 @@ struct Lab {
   }
 
   // A call that ends at once, unless it was blocked.
-  Verdict run(const Who& who, std::string_view tool, double now) {
-    Verdict verdict = check(who, tool, now);
-    if (verdict.ticket != 0) engine.observe(verdict.ticket, Outcome::kOk, now);
+  Verdict run(const Who& who, std::string_view tool, double now, const Arguments& arguments = {}) {
+    Verdict verdict = check(who, tool, now, arguments);
+    if (verdict.ticket != 0) end(verdict, now);
     return verdict;
   }
+
+  Aftermath end(const Verdict& verdict, double now, double cost = kNoCost, Outcome outcome = Outcome::kOk) {
+    return engine.observe(verdict.ticket, outcome, cost, now);
+  }
+
+  // A call that ends at once; what its end showed.
+  Aftermath complete(const Who& who, std::string_view tool, double now, double cost,
+                     const Arguments& arguments = {}, Outcome outcome = Outcome::kOk) {
+    return end(check(who, tool, now, arguments), now, cost, outcome);
+  }
+
+  Arguments arguments(const Texts& texts) const { return arguments_of(engine.hasher(), texts); }
 
   // `calls` calls a day on `days` days from `first`, ten minutes apart from 09:00 on, the tools in turn.
   double history(const Who& who, const std::vector<std::string>& tools, int days, int calls,
@@ -100,7 +131,9 @@ struct Lab {
 
   Engine engine;
   InstancePolicy policy;
-  std::map<std::tuple<std::string, std::string, std::string, std::string>, CallerPtr> callers;
+  std::map<std::tuple<std::string, std::string, std::string, std::string, std::string, std::string>,
+           CallerPtr>
+      callers;
 };
 
 // Applies one record; whether it was new.
@@ -108,6 +141,19 @@ inline bool feed(Engine& engine, std::string_view record) {
   Pack pack;
   pack.add(RecordClass::kOrdinary, record);
   return engine.apply(pack.bytes) == 1;
+}
+
+inline Arguments unreadable(Inspection why) {
+  Arguments arguments;
+  arguments.inspection = why;
+  return arguments;
+}
+
+inline OutcomeRecord ended(const RecordId& id, Outcome outcome = Outcome::kOk) {
+  OutcomeRecord record;
+  record.id = id;
+  record.outcome = outcome;
+  return record;
 }
 
 inline EngineSettings journaling(std::uint64_t worker) {
@@ -124,7 +170,9 @@ inline std::uint8_t position_of(std::string_view signal) {
   return 255;
 }
 
-inline const Reason* reason_of(const Verdict& verdict, std::string_view signal) {
+// Of a Verdict or an Aftermath.
+template <class Said>
+const Reason* reason_of(const Said& verdict, std::string_view signal) {
   for (const Reason& reason : verdict.reasons)
     if (signal_name(reason.signal) == signal) return &reason;
   return nullptr;
@@ -147,15 +195,17 @@ inline News learn_item(const ItemKey& key, const Levels& levels, double weight) 
 // One signal with a user, a group and a tenant, and no engine.
 struct SignalBench {
   using Maker = SignalPtr (*)(const SignalSettings&);
+  static constexpr std::size_t kState = 4096;  // bytes
 
   explicit SignalBench(Maker make, SignalSettings settings = {})
       : hasher(kKey),
         signal(make(with_hasher(settings))),
-        user("acme", "alice", 4096),
-        group("analysts", 0, 4096),
-        tenant("acme", 0, 4096),
+        user("acme", "alice", kState),
+        group("analysts", 0, kState),
+        tenant("acme", 0, kState),
         levels{&user, &group, &tenant} {
     user.zone = &utc;
+    session.begin(1, kState);
   }
 
   SignalSettings with_hasher(SignalSettings settings) const {
@@ -172,12 +222,28 @@ struct SignalBench {
   Sight sight(double now, const std::string& name = "query") {
     Sight sight;
     sight.now = now;
-    sight.hour_bin = utc.hour_bin(now);
+    sight.local = utc.local(now);
     sight.tool = tool(name);
     sight.levels = levels;
     sight.session = &session;
     sight.usage = usage_of(hasher, *sight.tool, session, levels);
+    sight.digest = sight.tool->id;
     return sight;
+  }
+
+  // What the model makes of a call that ended at once, unless told otherwise.
+  static Ran ran(const Sight& sight) {
+    Ran ran;
+    ran.now = ran.ended = sight.now;
+    ran.weight = sight.weight;
+    ran.local = sight.local;
+    ran.tool = sight.tool;
+    ran.session = sight.session;
+    ran.levels = sight.levels;
+    ran.arguments = &sight.arguments;
+    ran.digest = sight.digest;
+    ran.identity = sight.identity;
+    return ran;
   }
 
   std::vector<double> measure(const Sight& sight) {
@@ -193,6 +259,11 @@ struct SignalBench {
     const double floor = signal->floor();
     signal->count(here, blocked);
     return floor;
+  }
+
+  // What is said of numbers().
+  std::string said(const Sight& here, const Names& names) const {
+    return signal->explain(signal->numbers(here), names);
   }
 
   double fact(std::string_view name, double now) const {

@@ -13,7 +13,7 @@
 namespace tool_firewall {
 namespace {
 
-constexpr Arguments kUnreadable{.inspection = Inspection::kTooDeep, .digest = 0};
+const Arguments kUnreadable = unreadable(Inspection::kTooDeep);
 
 std::string previous_of(const Verdict& verdict) {
   return verdict.previous == nullptr ? "" : verdict.previous->name;
@@ -58,9 +58,9 @@ TEST_F(Sessions, ParallelCallsFollowEachOtherInTheOrderTheyWereChecked) {
   const Verdict c = lab.check(alice, "export", kMonday + .2);
   EXPECT_EQ(previous_of(b), "login");
   EXPECT_EQ(previous_of(c), "query");
-  EXPECT_TRUE(lab.engine.observe(c.ticket, Outcome::kOk, kMonday + 1));
-  EXPECT_TRUE(lab.engine.observe(a.ticket, Outcome::kToolError, kMonday + 2));
-  EXPECT_TRUE(lab.engine.observe(b.ticket, Outcome::kOk, kMonday + 3));
+  EXPECT_TRUE(lab.engine.observe(c.ticket, Outcome::kOk, kNoCost, kMonday + 1).known);
+  EXPECT_TRUE(lab.engine.observe(a.ticket, Outcome::kToolError, kNoCost, kMonday + 2).known);
+  EXPECT_TRUE(lab.engine.observe(b.ticket, Outcome::kOk, kNoCost, kMonday + 3).known);
   EXPECT_EQ(previous_of(lab.check(alice, "login", kMonday + 4)), "export") << "not the last that ended";
 }
 
@@ -134,19 +134,19 @@ struct Teaching : testing::Test {
 TEST_F(Teaching, ACallTeachesWhenItEnds) {
   const Verdict verdict = lab.check(alice, "query", kMonday);
   EXPECT_FALSE(knows("query"));
-  EXPECT_TRUE(lab.engine.observe(verdict.ticket, Outcome::kOk, kMonday + 1));
+  EXPECT_TRUE(lab.engine.observe(verdict.ticket, Outcome::kOk, kNoCost, kMonday + 1).known);
   EXPECT_TRUE(knows("query"));
   ASSERT_EQ(baseline()->steps.size(), 1U);
   EXPECT_EQ(baseline()->steps[0].from, "");
   EXPECT_EQ(baseline()->steps[0].to, "query");
-  EXPECT_NEAR(baseline()->weekday[0], 1, 1e-6);
+  EXPECT_NEAR(baseline()->hours[0], 1, 1e-6);
 }
 
 TEST_F(Teaching, EveryOutcomeTeachesTheSame) {
   for (const Outcome outcome :
        {Outcome::kOk, Outcome::kToolError, Outcome::kTimeout, Outcome::kUnreachable}) {
     const std::string tool(name_of(outcome));
-    EXPECT_TRUE(lab.engine.observe(lab.check(alice, tool, kMonday).ticket, outcome, kMonday));
+    EXPECT_TRUE(lab.engine.observe(lab.check(alice, tool, kMonday).ticket, outcome, kNoCost, kMonday).known);
     EXPECT_TRUE(knows(tool));
     EXPECT_EQ(lab.engine.counts().outcomes[static_cast<std::size_t>(outcome)], 1U);
   }
@@ -170,7 +170,7 @@ TEST_F(Teaching, BlockedCallsTeachNoToolStepOrHour) {
   for (std::size_t i = 0; i < before.tools.size(); ++i)
     EXPECT_EQ(after.tools[i].share, before.tools[i].share);
   EXPECT_EQ(after.steps.size(), before.steps.size());
-  EXPECT_EQ(after.weekday[23], 0);
+  EXPECT_EQ(after.hours[23], 0);
   EXPECT_EQ(after.calls, before.calls + 50) << "they are calls all the same";
   EXPECT_EQ(lab.engine.counts().blocked, 50U);
 }
@@ -195,7 +195,7 @@ TEST_F(Teaching, WithoutAPostHookACallIsDoneAfterFiveMinutes) {
   lab.engine.expire(kMonday + 300.5);
   EXPECT_TRUE(knows("query"));
   EXPECT_EQ(lab.engine.counts().assumed_done, 1U);
-  EXPECT_FALSE(lab.engine.observe(verdict.ticket, Outcome::kOk, kMonday + 301)) << "too late";
+  EXPECT_FALSE(lab.engine.observe(verdict.ticket, Outcome::kOk, kNoCost, kMonday + 301).known) << "too late";
   EXPECT_EQ(lab.engine.counts().unpaired, 1U);
   EXPECT_NEAR(baseline()->tools[0].count, 1, 1e-6) << "and only once";
 }
@@ -213,14 +213,14 @@ TEST_F(Teaching, UnknownTicketsAreFalseAndCounted) {
   const Verdict first = lab.check(alice, "query", kMonday);
   std::uint64_t foreign = 0;
   for (int i = 0; i < 3; ++i) foreign = other.check(alice, "query", kMonday).ticket;
-  EXPECT_TRUE(lab.engine.observe(first.ticket, Outcome::kOk, kMonday));
+  EXPECT_TRUE(lab.engine.observe(first.ticket, Outcome::kOk, kNoCost, kMonday).known);
   struct Row {
     const char* name;
     std::uint64_t ticket;
   };
   for (const Row& row : {Row{"none", 0}, Row{"invented", 12'345}, Row{"used", first.ticket},
                          Row{"of another engine", foreign}})
-    EXPECT_FALSE(lab.engine.observe(row.ticket, Outcome::kOk, kMonday)) << row.name;
+    EXPECT_FALSE(lab.engine.observe(row.ticket, Outcome::kOk, kNoCost, kMonday).known) << row.name;
   EXPECT_EQ(lab.engine.counts().unpaired, 4U);
   EXPECT_NEAR(baseline()->tools[0].count, 1, 1e-6);
 }
@@ -250,7 +250,7 @@ TEST_F(Held, AWarnedItemStaysNewForTwoDaysAndIsLearnedAfterwards) {
     EXPECT_GE(again.risk, .5) << hours;
     const Reason* reason = reason_of(again, "novelty");
     ASSERT_NE(reason, nullptr) << hours;
-    EXPECT_NE(explain(reason->signal, reason->numbers, {"alice", "remove", ""}).find("still new"),
+    EXPECT_NE(explain(reason->signal, reason->numbers, {"alice", "remove", "", ""}).find("still new"),
               std::string::npos);
     EXPECT_FALSE(knows("remove")) << hours;
   }
@@ -314,7 +314,9 @@ TEST_F(Held, NothingIsHeldWhenTheTimeIsZero) {
   Lab none(settings);
   const double now = none.history(alice, {"query"}, 5, 10) + kDay;
   ASSERT_GE(none.run(alice, "remove", now).risk, .5);
-  EXPECT_TRUE(none.engine.model().principals().find("acme", alice.user)->held.empty());
+  for (const HeldItem& item : none.engine.model().principals().find("acme", alice.user)->held)
+    EXPECT_EQ(item.state, HeldItem::State::kListed);
+  EXPECT_TRUE(baseline_of(none.engine, "acme", alice.user)->held.empty());
   EXPECT_LT(none.run(alice, "remove", now + 60).risk, .5);
 }
 
@@ -334,8 +336,11 @@ TEST_F(Held, AFullListDoesNotWhitewash) {
   const Verdict again = lab.run(alice, "remove", start + 60);
   EXPECT_NE(reason_of(again, "novelty"), nullptr);
   EXPECT_FALSE(knows("remove"));
-  lab.run(alice, "remove", start + 49 * kHour);
-  EXPECT_LT(principal->held.size(), kHeldPerUser) << "what is over makes room";
+  const Verdict later = lab.run(alice, "remove", start + 49 * kHour);
+  EXPECT_EQ(principal->held.size(), kHeldPerUser);
+  EXPECT_TRUE(std::any_of(principal->held.begin(), principal->held.end(), [&](const HeldItem& item) {
+    return item.cell == later.tool->cell;
+  })) << "what is over makes room";
 }
 
 }  // namespace

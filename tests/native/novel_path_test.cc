@@ -79,11 +79,13 @@ TEST_F(NovelPathTest, Explains) {
   learn("export", 1);
   const Sight sight = bench.sight(kMonday, "export");
   bench.measure(sight);
-  const std::string text = bench.signal->explain(bench.signal->numbers(sight),
-                                                 {.user = "alice", .tool = "export", .previous = "login"});
+  const std::string text =
+      bench.signal->explain(bench.signal->numbers(sight),
+                            {.user = "alice", .tool = "export", .previous = "login", .destination = ""});
   EXPECT_EQ(text.find("export after login was expected with "), 0U) << text;
   EXPECT_NE(text.find("the user did it 1 of 4 times"), std::string::npos) << text;
-  const std::string first = bench.signal->explain({}, {.user = "alice", .tool = "export", .previous = ""});
+  const std::string first =
+      bench.signal->explain({}, {.user = "alice", .tool = "export", .previous = "", .destination = ""});
   EXPECT_EQ(first.find("export as the first call of a session was expected"), 0U) << first;
 }
 

@@ -111,7 +111,7 @@ TEST_F(NoveltyTest, AHeldItemInsistsUntilItsTimeIsUp) {
 
 TEST_F(NoveltyTest, SaysHowFarNewsReaches) {
   learn("query", 20);
-  const Names names{.user = "alice", .tool = "remove", .previous = "query"};
+  const Names names{.user = "alice", .tool = "remove", .previous = "query", .destination = ""};
   const auto said = [&](const std::string& tool) {
     const Sight sight = bench.sight(kMonday, tool);
     bench.measure(sight);

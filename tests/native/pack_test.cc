@@ -51,7 +51,7 @@ TEST(Pack, TakesOneClassAndABoundedNumber) {
 TEST(Pack, TheEngineSplitsByClassAndKeepsTheOrder) {
   Lab lab(journaling(7));
   for (int i = 0; i < 600; ++i) lab.run({.user = "u" + std::to_string(i % 100)}, "query", kMonday + i * 700.);
-  lab.check({}, "odd", kMonday + 1e6, {.inspection = Inspection::kTooDeep});
+  lab.check({}, "odd", kMonday + 1e6, unreadable(Inspection::kTooDeep));
   lab.engine.note("clock", "61", kMonday + 1e6);
   std::size_t records = 0;
   std::vector<RecordClass> classes;

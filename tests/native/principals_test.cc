@@ -318,7 +318,8 @@ TEST(Memory, RunningCallsOfAForgottenTenantEndWell) {
   EXPECT_EQ(fresh.engine.model().principals().size(), lab.engine.model().principals().size());
   EXPECT_EQ(fresh.engine.model().principals().bytes(), lab.engine.model().principals().bytes());
   fresh.engine.expire(now + 1000);
-  for (const std::uint64_t ticket : running) EXPECT_TRUE(lab.engine.observe(ticket, Outcome::kOk, now));
+  for (const std::uint64_t ticket : running)
+    EXPECT_TRUE(lab.engine.observe(ticket, Outcome::kOk, kNoCost, now).known);
   lab.run({.tenant = "t0"}, "query", now);
 }
 

@@ -32,7 +32,9 @@ void expect_sentence(const std::string& text, const std::string& about) {
 
 TEST(Signals, HaveDistinctNamesInTheOrderOfTheFile) {
   const std::vector<SignalPtr> signals = all_signals();
-  const char* const recorded[] = {"novelty", "novel_path", "off_hours", "frequency", "burst"};
+  const char* const recorded[] = {"novelty",    "novel_path", "off_hours",       "frequency",
+                                  "burst",      "cost",       "retry_loop",      "argument_novelty",
+                                  "rate_spike", "burn_spike", "identity_novelty"};
   ASSERT_GE(signals.size(), std::size(recorded));
   for (std::size_t i = 0; i < std::size(recorded); ++i)
     EXPECT_EQ(signals[i]->name(), recorded[i]) << "positions are written into journals";
@@ -69,8 +71,10 @@ TEST(Signals, OfNewerVersionsAreNamedSo) {
 }
 
 TEST(Signals, ExplainAnyNumbersInOneSentence) {
-  const Names names[] = {
-      {"alice", "query", "login"}, {"alice", "query", ""}, {"a%sb", "100%d tool", "%n%n"}, {"", "", ""}};
+  const Names names[] = {{"alice", "query", "login", "example.com"},
+                         {"alice", "query", "", ""},
+                         {"a%sb", "100%d tool", "%n%n", "%s"},
+                         {"", "", "", ""}};
   const Numbers numbers[] = {{0, 0, {}},
                              {25, 20, {1, 60, 3, 0}},
                              {1e-13, .5, {4, 4, 1e6F, 1e6F}},
@@ -87,9 +91,22 @@ TEST(Signals, ExplainAnyNumbersInOneSentence) {
   }
 }
 
+// What was said of a call before or after it.
+struct Said {
+  Said() = default;
+  Said(const Verdict& verdict)  // NOLINT(google-explicit-constructor): both are what was said
+      : risk(verdict.risk), reasons(verdict.reasons), tool(verdict.tool), previous(verdict.previous) {}
+  Said(const Aftermath& after)  // NOLINT(google-explicit-constructor)
+      : risk(after.risk), reasons(after.reasons), tool(after.tool), previous(after.previous) {}
+  double risk = 0;
+  std::vector<Reason> reasons;
+  const Tool* tool = nullptr;
+  const Tool* previous = nullptr;
+};
+
 // One case for each signal in which it speaks up. A new signal adds its own.
-std::map<std::string, Verdict> one_case_each(Lab& lab) {
-  std::map<std::string, Verdict> cases;
+std::map<std::string, Said> one_case_each(Lab& lab) {
+  std::map<std::string, Said> cases;
   const Who alice, bob{.user = "bob@example.com"};
   const double last = lab.history(alice, {"login", "query", "export"}, 10, 12);
   lab.history(bob, {"login", "mail"}, 10, 12);
@@ -106,24 +123,47 @@ std::map<std::string, Verdict> one_case_each(Lab& lab) {
   const double busy = kMonday + 14 * kDay + 9.2 * kHour;
   for (int i = 0; i < 12; ++i) cases["frequency"] = lab.run(other, i % 2 == 0 ? "query" : "export", busy + i);
   for (int i = 12; i < 25; ++i) cases["burst"] = lab.run(other, i % 2 == 0 ? "query" : "export", busy + i);
+
+  const Who carol{.user = "carol@example.com", .tenant = "another", .agent = "her own", .token = "t"};
+  double now = kMonday + 15 * kDay + 9 * kHour;
+  const Arguments usual = lab.arguments({{"to", "bob@example.com"}, {"text", "hello"}});
+  for (int i = 0; i < 60; ++i) lab.complete(carol, "file_ticket", now += 300, .01, usual);
+  cases["argument_novelty"] = lab.run(carol, "file_ticket", now += 300,
+                                      lab.arguments({{"to", "eve@evil.example"}, {"text", "hello"}}));
+  cases["cost"] = lab.complete(carol, "file_ticket", now += 300, 5, usual);
+  Who with_another = carol;
+  with_another.session = "another";
+  with_another.agent = "another";
+  cases["identity_novelty"] = lab.run(with_another, "file_ticket", now += kHour, usual);
+  now += kHour;
+  for (int i = 0; i < 12; ++i) cases["retry_loop"] = lab.run(carol, "file_ticket", now += 5, usual);
+  const double spike = kMonday + 16 * kDay + 9 * kHour;
+  for (int i = 0; i < 100; ++i) {
+    const Who who{.user = "u" + std::to_string(i)};
+    const Verdict verdict = lab.check(who, "login", spike + i);
+    if (i == 99) cases["rate_spike"] = verdict;
+    const Aftermath after = lab.end(verdict, spike + i, .011);
+    if (reason_of(after, "burn_spike") != nullptr) cases["burn_spike"] = after;
+  }
   return cases;
 }
 
 TEST(Signals, EachCanReachTheReasons) {
   Lab lab;
-  const std::map<std::string, Verdict> cases = one_case_each(lab);
+  const std::map<std::string, Said> cases = one_case_each(lab);
   for (const SignalPtr& signal : lab.engine.model().signals()) {
     const std::string name(signal->name());
     ASSERT_TRUE(cases.contains(name)) << "add a case for " << name;
-    const Verdict& verdict = cases.at(name);
+    const Said& verdict = cases.at(name);
     const Reason* reason = reason_of(verdict, name);
     ASSERT_NE(reason, nullptr) << name << " is silent at risk " << verdict.risk;
     EXPECT_GT(reason->p, 0) << name;
     EXPECT_LT(reason->p, .05) << name;
-    const std::string text = explain(
-        reason->signal, reason->numbers,
-        {"alice@example.com", verdict.tool->name,
-         verdict.previous == nullptr ? std::string_view() : std::string_view(verdict.previous->name)});
+    const std::string text =
+        explain(reason->signal, reason->numbers,
+                {"alice@example.com", verdict.tool->name,
+                 verdict.previous == nullptr ? std::string_view() : std::string_view(verdict.previous->name),
+                 "evil.example"});
     expect_sentence(text, name);
   }
 }

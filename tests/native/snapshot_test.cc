@@ -29,10 +29,11 @@ namespace {
 using testing::HasSubstr;
 
 // Records of invented traffic, as three workers would write them: several tenants and groups, sessions, calls
-// that stay open, loops and rare tools, blocked calls, mode changes, now and then a clock that is wrong.
+// that stay open, loops and rare tools, arguments and costs, failures, blocked calls, mode changes, snoozes,
+// now and then a clock that is wrong.
 class Traffic {
  public:
-  explicit Traffic(unsigned seed) : random_(seed) {}
+  explicit Traffic(unsigned seed) : random_(seed), more_(seed + 1000) {}
 
   std::vector<std::string> next(int calls) {
     std::vector<std::string> records;
@@ -40,6 +41,7 @@ class Traffic {
       now_ += pick(40) == 0 ? 1800. * (1 + pick(30)) : pick(8) == 0 ? 70. : .5;
       call(records);
       if (pick(300) == 0) mode(records);
+      if (more(250) == 0) snooze(records);
     }
     return records;
   }
@@ -48,6 +50,8 @@ class Traffic {
 
  private:
   unsigned pick(unsigned below) { return static_cast<unsigned>(random_() % below); }
+  // What format 1 had no place for draws from its own numbers, so that the calls stay those of its file.
+  unsigned more(unsigned below) { return static_cast<unsigned>(more_() % below); }
 
   void call(std::vector<std::string>& records) {
     // A few are busy, as ever; sometimes somebody does nothing else for a while.
@@ -63,11 +67,21 @@ class Traffic {
     record.server = "up";
     record.tool = "tool" + std::to_string((who_ + pick(pick(5) == 0 ? 80 : 4)) % 90);
     record.blocked = pick(60) == 0;
+    record.agent = "agent" + std::to_string(more(20) == 0 ? more(5) : 0);
+    record.token = "token" + std::to_string(more(4));
+    record.arguments = more(6);
+    for (unsigned facts = more(4); facts > 0; --facts)
+      record.facts.push_back({.place = facts,
+                              .value = more(more(20) == 0 ? 1000 : 4),
+                              .kind = static_cast<ArgumentKind>(more(7)),
+                              .second = false});
     records.push_back(encode(record));
     if (!record.blocked && pick(4) != 0) ends_.push_back(record.id);
     while (!ends_.empty() && pick(3) != 0) {
       const std::size_t which = pick(static_cast<unsigned>(ends_.size()));
-      records.push_back(encode(OutcomeRecord{ends_[which], Outcome::kOk}));
+      OutcomeRecord end = ended(ends_[which], more(9) == 0 ? Outcome::kToolError : Outcome::kOk);
+      if (more(5) != 0) end.cost = (1 + more(10)) * (more(50) == 0 ? 5. : .01);
+      records.push_back(encode(end));
       ends_.erase(ends_.begin() + static_cast<std::ptrdiff_t>(which));
     }
   }
@@ -84,7 +98,19 @@ class Traffic {
     records.push_back(encode(record));
   }
 
-  std::mt19937 random_;
+  void snooze(std::vector<std::string>& records) {
+    ControlRecord record;
+    record.id = {98, ++seq_[98], now_};
+    record.action = "snooze";
+    record.tenant = "t" + std::to_string(more(3));
+    record.tool = more(2) == 0 ? "" : "tool" + std::to_string(more(4));
+    record.value = more(4) == 0 ? "" : std::to_string(now_ + more(3) * kDay);
+    record.by = "admin";
+    record.why = "a load test";
+    records.push_back(encode(record));
+  }
+
+  std::mt19937 random_, more_;
   double now_ = kMonday + 9 * kHour;
   unsigned who_ = 0;
   std::map<std::uint64_t, std::uint64_t> seq_;
@@ -123,7 +149,7 @@ std::vector<double> opinions(Engine& engine, double now) {
       out.push_back(reason.numbers.value);
       out.push_back(reason.numbers.baseline);
     }
-    if (i % 3 == 0) engine.observe(verdict.ticket, Outcome::kOk, now + i * .25);
+    if (i % 3 == 0) engine.observe(verdict.ticket, Outcome::kOk, kNoCost, now + i * .25);
   }
   return out;
 }
@@ -148,6 +174,7 @@ std::string refusal(std::string_view bytes, std::span<const unsigned char> key =
     EXPECT_TRUE(engine.model().principals().tenants().empty());
     EXPECT_EQ(engine.in_flight().size(), 0U);
     EXPECT_TRUE(engine.modes().all().empty());
+    EXPECT_TRUE(engine.snoozes().all().empty());
     return error.what();
   }
   return "";
@@ -162,28 +189,34 @@ std::string some_snapshot(int calls = 3000, unsigned seed = 5) {
 // What must have been met, or the comparison below compares less than it claims.
 struct Met {
   std::size_t running = 0, gone = 0, held = 0, waiting = 0, sessions = 0, evicted = 0, modes = 0, moved = 0,
-              crowded = 0;
+              crowded = 0, snoozes = 0, listed = 0, arguments = 0, shares = 0;
 
   void look(const Engine& engine) {
     running += engine.in_flight().size();
     engine.in_flight().each([&](const InFlight::Call& call) { gone += call.scored.user->evicted ? 1 : 0; });
+    engine.in_flight().each([&](const InFlight::Call& call) { arguments += call.scored.arguments.size(); });
     modes += engine.modes().all().size();
+    snoozes += engine.snoozes().all().size();
     evicted += engine.model().principals().evicted();
     crowded += engine.model().principals().evicted_for_memory();
     moved += engine.clock().state().ahead;
     for (const auto& [name, tenant] : engine.model().principals().tenants()) {
       waiting += tenant->peers.calibrators.waiting();
+      shares += tenant->peers.shares.bytes();
       for (const auto& [user, principal] : tenant->principals) {
         held += principal->held.size();
+        for (const HeldItem& item : principal->held) listed += item.state == HeldItem::State::kListed ? 1 : 0;
         sessions += principal->sessions.size();
       }
     }
   }
   bool everything() const {
     return running > 0 && gone > 0 && held > 0 && waiting > 0 && sessions > 0 && evicted > 0 && modes > 0 &&
-           moved > 0 && crowded > 0;
+           moved > 0 && crowded > 0 && snoozes > 0 && listed > 0 && arguments > 0 && shares > 0;
   }
 };
+
+constexpr std::uint32_t kSections = 10;
 
 // Where the section `wanted` begins (its name), for tests that change one.
 std::size_t begin_of(const std::string& bytes, std::uint32_t wanted) {
@@ -207,7 +240,7 @@ std::string difference(const std::string& one, const std::string& other) {
   const auto at = static_cast<std::size_t>(
       std::mismatch(begin, one.end(), other.begin() + (begin - one.begin()), other.end()).first -
       one.begin());
-  std::uint32_t section = 9;
+  std::uint32_t section = kSections;
   while (section > 1 && begin_of(one, section) > at) --section;
   return "section " + std::to_string(section) + ", byte " + std::to_string(at - begin_of(one, section));
 }
@@ -243,7 +276,8 @@ TEST(Snapshot, TheRestoredEngineIsTheSame) {
   }
   EXPECT_TRUE(met.everything()) << met.running << ' ' << met.gone << ' ' << met.held << ' ' << met.waiting
                                 << ' ' << met.sessions << ' ' << met.evicted << ' ' << met.modes << ' '
-                                << met.moved << " " << met.crowded;
+                                << met.moved << " " << met.crowded << ' ' << met.snoozes << ' ' << met.listed
+                                << ' ' << met.arguments << ' ' << met.shares;
 }
 
 // At the bound of memory a table takes no more; if its copy did, the two would forget different things.
@@ -282,7 +316,7 @@ TEST(Snapshot, CallsOfTheWriterAreForeignToTheReader) {
   const Verdict open = writer.check({}, "export", kMonday + 6 * kDay);
   const std::string saved = take_snapshot(writer.engine, "");
   const std::vector<std::string> before = writer.journal();
-  writer.engine.observe(open.ticket, Outcome::kOk, kMonday + 6 * kDay + 1);
+  writer.engine.observe(open.ticket, Outcome::kOk, kNoCost, kMonday + 6 * kDay + 1);
   const std::vector<std::string> after = writer.journal();
 
   Lab reader(journaling(8));
@@ -335,7 +369,7 @@ TEST(Snapshot, ModesTotalsAndBaselinesAreThere) {
   EXPECT_EQ(now->calls, before->calls);
   ASSERT_EQ(now->tools.size(), before->tools.size());
   for (std::size_t i = 0; i < now->tools.size(); ++i) EXPECT_EQ(now->tools[i].count, before->tools[i].count);
-  EXPECT_EQ(now->weekday, before->weekday);
+  EXPECT_EQ(now->hours, before->hours);
 }
 
 TEST(Snapshot, AnEmptyEngineCanBeSavedToo) {
@@ -617,7 +651,7 @@ TEST(Snapshot, WrongContentUnderARightChecksumBreaksNothing) {
   const int rounds = wanted == nullptr ? 600 : std::atoi(wanted);
   for (int round = 0; round < rounds; ++round) {
     std::string bytes = saved;
-    const std::size_t section = begin_of(saved, 1 + static_cast<std::uint32_t>(random() % 9));
+    const std::size_t section = begin_of(saved, 1 + static_cast<std::uint32_t>(random() % kSections));
     for (std::uint64_t change = 0; change < 1 + random() % 3; ++change) spoil(bytes, section, random);
     Engine engine(small(), kKey);
     try {
@@ -667,6 +701,44 @@ TEST(Snapshot, EveryFormatEverWrittenIsRead) {
     EXPECT_EQ(restored.engine.model().principals().size(), made.engine.model().principals().size());
     EXPECT_GT(restored.engine.in_flight().size(), 0U);
   }
+}
+
+std::string golden(std::uint16_t format) {
+  std::ifstream file(golden_file(format), std::ios::binary);
+  return {std::istreambuf_iterator<char>(file), {}};
+}
+
+TEST(Snapshot, AFileOfTheFirstFormatGoesOnScoring) {
+  Lab first(golden_settings()), made(golden_settings());
+  restore_snapshot(first.engine, golden(1));
+  Traffic traffic(4);
+  feed_all(made.engine, traffic.next(60));
+  // What both formats know is the same.
+  const auto& tenants = made.engine.model().principals().tenants();
+  int users = 0;
+  for (const auto& [tenant, state] : tenants) {
+    for (const auto& [user, principal] : state->principals) {
+      const Who who{.user = user, .tenant = tenant, .group = principal->group};
+      for (const char* fact : {"usual_60s", "usual_3600s", "record_60s"})
+        EXPECT_EQ(first.fact(who, fact, traffic.now()), made.fact(who, fact, traffic.now())) << fact;
+      EXPECT_EQ(baseline_of(first.engine, tenant, user)->calls, principal->calls);
+      ++users;
+    }
+  }
+  EXPECT_GT(users, 5);
+  // What runs ends, with a cost; new calls are scored, and a snapshot of now says the same.
+  const std::size_t running = first.engine.in_flight().size();
+  const std::vector<std::string> more = traffic.next(500);
+  feed_all(first.engine, more);
+  EXPECT_EQ(first.engine.calls(), 560U);
+  EXPECT_EQ(first.engine.counts().unreadable, 0U);
+  EXPECT_GT(running, 0U);
+  Lab again(golden_settings());
+  restore_snapshot(again.engine, take_snapshot(first.engine, ""));
+  const std::vector<double> said = opinions(first.engine, traffic.now());
+  EXPECT_EQ(opinions(again.engine, traffic.now()), said);
+  for (const double one : said) ASSERT_TRUE(std::isfinite(one));
+  EXPECT_GT(*std::max_element(said.begin(), said.end()), .1);
 }
 
 }  // namespace

@@ -159,7 +159,8 @@ class Cost final : public Signal {
     const std::uint64_t key = hasher_.pair(static_cast<std::uint64_t>(KeyKind::kToolCost), ran.tool->id);
     ToolCost tool(costs.bits(key));
     const double ln_cost = std::log(ran.cost);
-    const double of_tool = shrunk(tool, tenant.all.mean);
+    // The first call of a tenant says what its costs are like; until then 1 would be as good as any.
+    const double of_tool = tenant.all.n > 0 ? shrunk(tool, tenant.all.mean) : ln_cost;
     const double of_user = expected_mean(user.usual, group.usual);
     const double deviation = deviation_of(user.usual, group.usual, tool);
     const double z = (ln_cost - of_tool - of_user) / deviation;
@@ -278,7 +279,7 @@ class Cost final : public Signal {
     ShardedCountTable& costs = ran.levels.tenant->counts;
     const std::uint64_t key = hasher_.pair(static_cast<std::uint64_t>(KeyKind::kToolFirstCost), ran.tool->id);
     ToolCost tool(costs.bits(key));
-    const double above = ln_cost - shrunk(tool, tenant.first);
+    const double above = tenant.first_calls > 0 ? ln_cost - shrunk(tool, tenant.first) : 0;
     if (tool.calls < kFirstCalls) {
       tool.learn(ln_cost, kFirstCalls);
       costs.set_bits(key, tool.bits());

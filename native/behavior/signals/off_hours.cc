@@ -6,7 +6,7 @@
 // many days there were. With q = sum over all hours of 3^-distance A, the score is -ln((q + .05) / (n +
 // .05)), less while there are under five days. Today does not count, so a night session stays as odd as it
 // began; and odd hours of a day are learned a day later. A single odd call counts half, several of a session
-// up to all.
+// up to all. A clock that was wrong takes nothing along: what was known on this side of its jump holds again.
 #include <algorithm>
 #include <array>
 #include <bit>
@@ -52,6 +52,11 @@ struct UserHours {
   std::array<float, kHours> active;
 };
 
+struct KeptHours {
+  UserHours now;
+  UserHours other;  // as it was before the last jump of more than a day, either way
+};
+
 struct SessionHours {
   std::uint32_t odd_calls;
 };
@@ -73,13 +78,13 @@ class OffHours final : public Signal {
  public:
   std::string_view name() const override { return "off_hours"; }
   std::span<const Channel> channels() const override { return kChannels; }
-  StateSize state() const override { return {sizeof(UserHours), 0, sizeof(SessionHours)}; }
+  StateSize state() const override { return {sizeof(KeptHours), 0, sizeof(SessionHours)}; }
 
   void measure(const Sight& sight, std::span<double> raw) override {
-    const auto& kept = of<UserHours>(*sight.levels.user);
-    rolled_ = kept.started == 0 || sight.local.day > kept.day;
+    const auto& kept = of<KeptHours>(*sight.levels.user);
+    rolled_ = rolls(kept.now, sight.local.day);
     if (rolled_) advance(kept, sight.local.day);
-    const UserHours& user = rolled_ ? today_ : kept;
+    const UserHours& user = rolled_ ? today_.now : kept.now;
     hour_ = static_cast<int>(sight.local.hour_bin) % kHours;
     days_ = as_double(user.days);
     near_ = 0;
@@ -109,27 +114,28 @@ class OffHours final : public Signal {
   }
 
   void count(const Sight& sight, bool) override {
-    if (rolled_) of<UserHours>(*sight.levels.user) = today_;
+    if (rolled_) of<KeptHours>(*sight.levels.user) = today_;
     if (score_ > kOdd) ++of<SessionHours>(*sight.session).odd_calls;
   }
 
   void learn(const Ran& ran) override {
-    auto& user = of<UserHours>(*ran.levels.user);
+    auto& kept = of<KeptHours>(*ran.levels.user);
+    UserHours& user = kept.now;
     const std::uint32_t hour = 1U << (ran.local.hour_bin % kHours);
     if (ran.past && user.started != 0 && ran.local.day < user.day) {
       learn_past(user, ran.local.day, hour);
       return;
     }
-    if (user.started == 0 || ran.local.day > user.day) {
-      advance(user, ran.local.day);
-      user = today_;
+    if (rolls(user, ran.local.day)) {
+      advance(kept, ran.local.day);
+      kept = today_;
     }
     user.mask |= hour;
     if (ran.mark != 0) user.odd |= hour;
   }
 
   std::vector<Fact> facts(const Levels& levels, double) const override {
-    const auto& user = of<UserHours>(*levels.user);
+    const UserHours& user = of<KeptHours>(*levels.user).now;
     // For people, today counts.
     std::vector<Fact> facts = {
         {"days", as_double(user.days) + user.started},
@@ -158,13 +164,10 @@ class OffHours final : public Signal {
   // Bits are looked at as positions in arrays.
   void adopt(std::span<const std::byte> saved, std::span<std::byte> own) const override {
     if (saved.size() != own.size()) return;
-    if (saved.size() == sizeof(UserHours)) {
-      UserHours user;
-      std::memcpy(&user, saved.data(), sizeof user);
-      const auto sane = [](float days) { return days >= 0 && days < 1e6F; };
-      if (!sane(user.days) || !sane(user.weekends) || !sane(user.all_weekends) ||
-          !std::all_of(user.active.begin(), user.active.end(), sane))
-        return;
+    if (saved.size() == sizeof(KeptHours)) {
+      KeptHours kept;
+      std::memcpy(&kept, saved.data(), sizeof kept);
+      if (!sane(kept.now) || !sane(kept.other)) return;
     }
     std::copy(saved.begin(), saved.end(), own.begin());
   }
@@ -174,29 +177,54 @@ class OffHours final : public Signal {
     return days >= of_days ? 0 : -std::log((days + floor) / (of_days + floor));
   }
 
+  static bool sane(const UserHours& hours) {
+    const auto is_sane = [](float days) { return days >= 0 && days < 1e6F; };
+    return is_sane(hours.days) && is_sane(hours.weekends) && is_sane(hours.all_weekends) &&
+           std::all_of(hours.active.begin(), hours.active.end(), is_sane);
+  }
+
+  // Whether another day begins: calls come a little out of order, but a day before the last one is not that.
+  static bool rolls(const UserHours& user, std::int32_t day) {
+    return user.started == 0 || day > user.day || std::int64_t{day} < std::int64_t{user.day} - 1;
+  }
+
   // What is known at the beginning of `day`, into today_.
-  void advance(const UserHours& user, std::int32_t day) {
-    today_ = user;
-    today_.day = day;
-    today_.started = 1;
-    today_.mask = today_.odd = today_.held = 0;
+  void advance(const KeptHours& kept, std::int32_t day) {
+    const UserHours& now = kept.now;
+    const UserHours& other = kept.other;
+    today_ = kept;
+    const bool jumps = std::abs(std::int64_t{day} - now.day) > 1;
+    if (now.started != 0 && jumps) {
+      today_.other = now;
+      const bool is_nearer = other.started != 0 && other.day <= day && (day < now.day || other.day > now.day);
+      if (is_nearer) today_.now = other;
+      if (today_.now.day > day) today_.now.day = day;
+    }
+    if (today_.now.started == 0 || day > today_.now.day) begin(today_.now, day);
+  }
+
+  static void begin(UserHours& hours, std::int32_t day) {
+    const UserHours user = hours;
+    hours.day = day;
+    hours.started = 1;
+    hours.mask = hours.odd = hours.held = 0;
     if (user.started == 0) return;
     const std::int64_t passed = std::int64_t{day} - user.day;
     const double fade = std::exp2(-static_cast<double>(passed) / kHalfLife);
     std::uint32_t learned = (user.mask & ~user.odd) | user.held;
     for (int hour = 0; hour < kHours; ++hour) {
-      float& active = today_.active[static_cast<std::size_t>(hour)];
+      float& active = hours.active[static_cast<std::size_t>(hour)];
       active = as_float((as_double(active) + ((learned >> hour) & 1U)) * fade);
       if (passed > 1 && ((user.odd >> hour) & 1U) != 0) active = as_float(as_double(active) + fade);
     }
-    if (passed <= 1) today_.held = user.odd;
-    today_.days = as_float((as_double(user.days) + 1) * fade);
+    if (passed <= 1) hours.held = user.odd;
+    hours.days = as_float((as_double(user.days) + 1) * fade);
     std::int64_t weekend_days = 0;
     for (std::int64_t at = user.day;
          at < std::min<std::int64_t>(day, std::int64_t{user.day} + kMostDaysLookedAt); ++at)
       weekend_days += Zone::is_weekend(at) ? 1 : 0;
-    today_.all_weekends = as_float(as_double(user.all_weekends) * fade + static_cast<double>(weekend_days));
-    today_.weekends = as_float((as_double(user.weekends) + (Zone::is_weekend(user.day) ? 1 : 0)) * fade);
+    hours.all_weekends = as_float(as_double(user.all_weekends) * fade + static_cast<double>(weekend_days));
+    hours.weekends = as_float((as_double(user.weekends) + (Zone::is_weekend(user.day) ? 1 : 0)) * fade);
   }
 
   // History comes in its own order, day by day.
@@ -217,7 +245,7 @@ class OffHours final : public Signal {
     active = as_float(as_double(active) + fade);
   }
 
-  UserHours today_{};
+  KeptHours today_{};
   bool rolled_ = false;
   bool odd_hour_ = false;
   bool of_weekend_ = false;

@@ -6,9 +6,9 @@
 #include <array>
 #include <cmath>
 #include <cstdlib>
+#include <limits>
 #include <memory>
 #include <random>
-#include <limits>
 #include <string>
 #include <vector>
 
@@ -19,6 +19,7 @@ namespace tool_firewall {
 namespace {
 
 constexpr std::array<unsigned char, 32> kKey{1, 2, 3};
+constexpr double kNoCost = std::numeric_limits<double>::quiet_NaN();
 constexpr double kStart = 1'772'409'600;  // 2026-03-02, a Monday
 constexpr std::size_t kUsers = 5000;
 constexpr std::size_t kGroups = 20;
@@ -70,7 +71,7 @@ std::unique_ptr<Engine> learned(std::uint64_t calls) {
     const std::string& tool = tools[(what(random) + session.user % kGroups * 7) % kTools];
     now += step;
     const Verdict verdict = engine->check(policy, callers[session.user], "gateway", tool, {}, now);
-    engine->observe(verdict.ticket, Outcome::kOk, std::numeric_limits<double>::quiet_NaN(), now);
+    engine->observe(verdict.ticket, Outcome::kOk, kNoCost, now);
   }
   return engine;
 }

@@ -29,6 +29,7 @@ namespace tool_firewall {
 namespace {
 
 constexpr std::array<unsigned char, 32> kKey{1, 2, 3};
+constexpr double kNoCost = std::numeric_limits<double>::quiet_NaN();
 constexpr double kStart = 1'772'409'600;  // 2026-03-02, a Monday
 constexpr double kMebibyte = 1 << 20;
 constexpr double kMostMebibytes = 256;
@@ -70,7 +71,7 @@ struct Site {
     now += step;
     const auto start = std::chrono::steady_clock::now();
     const Verdict verdict = engine.check(policy, who, "gateway", tool, {}, now);
-    if (verdict.ticket != 0) engine.observe(verdict.ticket, Outcome::kOk, std::numeric_limits<double>::quiet_NaN(), now);
+    if (verdict.ticket != 0) engine.observe(verdict.ticket, Outcome::kOk, kNoCost, now);
     if (timed)
       times.push_back(
           std::chrono::duration<double, std::micro>(std::chrono::steady_clock::now() - start).count());
@@ -118,7 +119,7 @@ bool same(const Baseline& a, const Baseline& b) {
   const auto steps = [](const BaselineStep& x, const BaselineStep& y) {
     return x.from == y.from && x.to == y.to && x.count == y.count;
   };
-  return a.calls == b.calls && a.weekday == b.weekday && a.weekend == b.weekend &&
+  return a.calls == b.calls && a.hours == b.hours &&
          std::equal(a.tools.begin(), a.tools.end(), b.tools.begin(), b.tools.end(), tools) &&
          std::equal(a.steps.begin(), a.steps.end(), b.steps.begin(), b.steps.end(), steps);
 }
