@@ -13,6 +13,7 @@ from . import (
     backfill,
     backup,
     baseline,
+    calibration,
     doctor,
     events,
     export,
@@ -38,7 +39,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 for _group in (
-    *(status, mode, baseline, doctor),
+    *(status, mode, baseline, calibration, doctor),
     *(feed, finding, events, runs, judging, silencing),
     *(export, import_records, backfill, verify, snapshot, backup, replay),
 ):
