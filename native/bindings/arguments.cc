@@ -189,6 +189,7 @@ Arguments inspect(py::handle args, const Hasher& hasher) {
     out.digest = walk.digest();
   } else {
     out.facts.clear();
+    out.destinations.clear();
   }
   return out;
 }

@@ -249,10 +249,12 @@ class EventReader {
     if (!value.is_object()) wrong("args", "an object was expected");
     ArgumentReader reader(hasher_, out.facts, out.destinations);
     out.inspection = walk(value, {}, 0, reader);
-    if (out.inspection == Inspection::kInspected)
+    if (out.inspection == Inspection::kInspected) {
       out.digest = reader.result();
-    else
+    } else {
       out.facts.clear();
+      out.destinations.clear();
+    }
   }
 
   // What an export has instead of the arguments themselves.

@@ -220,9 +220,7 @@ class _Job:
             own = self._numbers.of(texts["tenant"], ts)
         worker, seq = own
         self.end_calls(ts)
-        self._call(
-            ts=ts, worker=worker, seq=seq, **names, **texts, group=group, blocked=blocked, **said
-        )
+        self._call(ts=ts, worker=worker, seq=seq, **names, **texts, group=group, blocked=blocked, **said)
         if not blocked and not unended:
             duration = line.get("duration")
             took = duration if isinstance(duration, int | float) and 0 <= duration < 86_400 else 0.0
