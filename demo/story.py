@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The story: who does what in the gateway, what is expected of the firewall, and what it did."""
 
+import json
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -15,6 +16,9 @@ NOTICED: Final = 3.0  # times the risk of the same call at a usual hour
 BURST_LIMIT: Final = 20
 BURST_CALLS: Final = 25
 BURST_SECONDS: Final = 30.0
+NOTABLE: Final = 1 / 3
+LOOP_CALLS: Final = 8
+LOOP_FOUND: Final = 6
 
 QUERY: Final = {"sql": "select name, city from customers"}
 NOVEL: Final = {"table": "customers", "where": "1 = 1"}
@@ -131,6 +135,34 @@ def _warned_again(story: Story) -> tuple[str, ScoredCall, bool]:
     return _ran(answer), scored, ok
 
 
+def _loop(story: Story) -> tuple[str, ScoredCall, bool]:
+    calls = []
+    for _ in range(LOOP_CALLS):
+        story.lab.call("bob", "boom", {"message": "again"}, transport=story.transport)
+        calls.append(story.firewall.call())
+    first = next((number for number, call in enumerate(calls, 1) if "retry_loop" in call.signals), 0)
+    ok = 0 < first <= LOOP_FOUND and calls[-1].risk >= NOTABLE
+    return f"retry_loop from call {first} on", calls[-1], ok
+
+
+def _feed(story: Story) -> tuple[str, None, bool]:
+    done = story.firewall.command("feed", "--json")
+    rows = json.loads(done.stdout) if done.returncode == 0 else []
+    signals = sorted({row["signal"] for row in rows})
+    ok = bool(rows) and all(row["explanation"] and row["suggested_action"] for row in rows)
+    return f"{len(rows)} findings: {', '.join(signals)}", None, ok
+
+
+def _accepted(story: Story) -> tuple[str, ScoredCall, bool]:
+    user = story.lab.email("alice")
+    news = json.loads(story.firewall.command("news", "--user", user, "--json").stdout)
+    items = [item["id"] for item in news if item["kind"] == "tool" and item["tool"] == "delete_records"]
+    done = story.firewall.command("accept", *items, "--user", user, "--why", "her new role")
+    answer, scored, received = story.call("alice", "delete_records", NOVEL)
+    ok = bool(items) and done.returncode == 0 and answer.ok and received == 1 and scored.risk < THRESHOLD
+    return _ran(answer), scored, ok
+
+
 def _mode(mode: str) -> Callable[[Story], tuple[str, None, bool]]:
     def change(story: Story) -> tuple[str, None, bool]:
         done = story.firewall.command("mode", mode)
@@ -167,6 +199,17 @@ STEPS: Final = (
     ),
     Step("tool-firewall mode warn", "every worker follows", _mode("warn")),
     Step("alice calls delete_records once more", "runs with a warning: still new", _warned_again),
+    Step(
+        f"bob's agent makes the same failing call {LOOP_CALLS} times",
+        f"retry_loop, by call {LOOP_FOUND} at the latest",
+        _loop,
+    ),
+    Step("tool-firewall feed", "one row for each incident, with what to do", _feed),
+    Step(
+        "tool-firewall accept, and alice calls delete_records",
+        f"runs, risk under {THRESHOLD}: accepted",
+        _accepted,
+    ),
 )
 
 
