@@ -9,6 +9,9 @@ namespace tool_firewall {
 namespace {
 
 constexpr double kLeast = 1e-12;
+// Of a value's digest, kept in its key: what is chosen by them is the same value at every place, and shows in
+// the records.
+constexpr std::uint64_t kLastBits = 7;
 constexpr std::uint64_t kSessionStart = 0;
 constexpr float kResidue = 1e-3F;  // of what is taken out: rounding
 
@@ -108,8 +111,10 @@ void ArgumentKeys::set(const Hasher& hasher, const Tool& tool, std::span<const A
     made.kind = fact.kind;
     made.second = fact.second;
     made.place = key(hasher, KeyKind::kPlace, tool.id, fact.place);
-    made.known = is_identity(fact.kind) ? key(hasher, KeyKind::kIdentity, fact.value)
-                                        : key(hasher, KeyKind::kValue, made.place, fact.value);
+    made.known =
+        is_identity(fact.kind)
+            ? key(hasher, KeyKind::kIdentity, fact.value)
+            : (key(hasher, KeyKind::kValue, made.place, fact.value) & ~kLastBits) | (fact.value & kLastBits);
     made.again = std::any_of(begin(), end(), [&](const ArgumentKey& other) {
       return other.known == made.known && other.place == made.place;
     });

@@ -3,8 +3,8 @@
 
 import math
 import re
-from collections import defaultdict
-from collections.abc import Hashable
+from collections import Counter, defaultdict
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field
 
 from .arguments import Fact
@@ -27,6 +27,15 @@ GROUP_WINDOW = 400.0  # values
 NEW_WINDOW = 200.0  # new values
 TEACHES_FROM = 5  # values of a user
 SECOND = 0.3  # how much the less new of address and domain adds
+
+# Where nearly everything is new, as with ids and questions, nothing follows from it: such values are passed
+# over, all but one in eight, to notice when that changes. And where a user's new values are nearly always new
+# to the peer group, those others are not looked for there.
+MANY_VALUES = 30
+NEARLY_ALL = 0.8
+UNSHARED_FROM = 30.0  # new values
+UNSHARED = 0.9
+ONE_IN = 8
 
 SENDING = frozenset(
     (
@@ -58,6 +67,10 @@ class GroupRates:
     new_to_group: Rate = field(default_factory=lambda: Rate(NEW_WINDOW))
     new_to_tenant: Rate = field(default_factory=lambda: Rate(NEW_WINDOW))
 
+    @property
+    def unshared(self) -> bool:
+        return self.new_to_group.total >= UNSHARED_FROM and self.new_to_group.value > UNSHARED
+
 
 @dataclass
 class UserRate:
@@ -69,6 +82,10 @@ class UserRate:
     @property
     def new(self) -> float:
         return self.units * SHARE_UNIT
+
+    @property
+    def nearly_all_new(self) -> bool:
+        return self.values >= MANY_VALUES and self.units > NEARLY_ALL * (self.values / SHARE_UNIT)
 
     def learn(self, new: bool) -> None:
         self.units += round(new / SHARE_UNIT)
@@ -93,8 +110,11 @@ class ArgumentNovelty:
     name = "argument_novelty"
     channels = CHANNELS
 
-    def __init__(self, new_for: float) -> None:
+    def __init__(self, new_for: float, picked: Callable[[Fact], int]) -> None:
+        """`picked`: a number made of a value; those it divides by ONE_IN are the one in eight."""
         self.new_for = new_for  # s
+        self.picked = picked
+        self.met: Counter[str] = Counter()
         self.users: defaultdict[tuple[tuple[str, str], str, str, str], UserRate] = defaultdict(UserRate)
         self.groups: defaultdict[tuple[int, str, str, str], GroupRates] = defaultdict(GroupRates)
 
@@ -129,33 +149,51 @@ class ArgumentNovelty:
         levels = (scene.user.counts, scene.group.counts, scene.tenant.counts)
         found = []
         for fact in dict.fromkeys(scene.every_fact):
-            seen = [known_as(tool, fact) in counts.sums for counts in levels]
-            found.append((fact, seen))
-        for fact, (by_user, by_group, by_tenant) in found:
-            user = self.users[scene.user.name, tool, fact.path, fact.kind]
-            group = self.groups[id(scene.group), tool, fact.path, fact.kind]
+            if not self._passed_over(scene, fact):
+                seen = [known_as(tool, fact) in counts.sums for counts in levels]
+                found.append((fact, seen, self._unshared(scene, fact)))
+        for fact, (by_user, by_group, by_tenant), unshared in found:
+            user, group = self._rates(scene, fact)
             if user.values >= TEACHES_FROM:
                 group.new_to_user.learn(not by_user)
-                if not by_user:
+                if not by_user and not unshared:
                     group.new_to_group.learn(not by_group)
                     if not by_group:
                         group.new_to_tenant.learn(not by_tenant)
             user.learn(not by_user)
-        for fact, _ in found:
+        for fact, _, unshared in found:
             if fact in held:
                 continue
-            for counts in levels[: 2 if scene.group is scene.tenant else 3]:
+            reach = 1 if unshared else 2 if scene.group is scene.tenant else 3
+            for counts in levels[:reach]:
                 counts.add(known_as(tool, fact), scene.weight)
 
-    def _surprise(self, scene: Scene, fact: Fact) -> float:
+    def _rates(self, scene: Scene, fact: Fact) -> tuple[UserRate, GroupRates]:
         tool = scene.tool.tool
-        value = known_as(tool, fact)
-        if value in scene.user.counts.sums:
+        return (
+            self.users[scene.user.name, tool, fact.path, fact.kind],
+            self.groups[id(scene.group), tool, fact.path, fact.kind],
+        )
+
+    def _passed_over(self, scene: Scene, fact: Fact) -> bool:
+        user, _ = self._rates(scene, fact)
+        passed = user.nearly_all_new and not fact.identity and self.picked(fact) % ONE_IN != 0
+        self.met["passed_over"] += passed
+        return passed
+
+    def _unshared(self, scene: Scene, fact: Fact) -> bool:
+        _, group = self._rates(scene, fact)
+        unshared = group.unshared and not fact.identity and self.picked(fact) % ONE_IN != 0
+        self.met["unshared"] += unshared
+        return unshared
+
+    def _surprise(self, scene: Scene, fact: Fact) -> float:
+        value = known_as(scene.tool.tool, fact)
+        if self._passed_over(scene, fact) or value in scene.user.counts.sums:
             return 0.0
-        user = self.users[scene.user.name, tool, fact.path, fact.kind]
-        group = self.groups[id(scene.group), tool, fact.path, fact.kind]
+        user, group = self._rates(scene, fact)
         surprise = -math.log((user.new + 4 * group.new_to_user.value + 1) / (user.values + 5))
-        if value not in scene.group.counts.sums:
+        if not self._unshared(scene, fact) and value not in scene.group.counts.sums:
             surprise -= math.log(group.new_to_group.value)
             if fact.identity and value not in scene.tenant.counts.sums:
                 surprise -= math.log(group.new_to_tenant.value)

@@ -95,7 +95,7 @@ class Cost:
         user, group = self.users[name], self.groups[id(scene.group)]
         tool, tenant = self.tools[name[0], scene.tool.tool], self.tenants[name[0]]
         ln_cost = math.log(cost)
-        of_tool = tool.shrunk(tenant.mean)
+        of_tool = tool.shrunk(tenant.mean) if tenant.n else ln_cost  # the first says what costs are like
         of_user = self._of_user(user.usual, group)
         prior = max(group.variance, 0.1 * FIRST_VARIANCE) if group.n > GROUP_KNOWN_FROM else FIRST_VARIANCE
         variance = (user.usual.n * user.usual.variance + SHRINK * prior) / (user.usual.n + SHRINK)

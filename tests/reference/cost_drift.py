@@ -56,7 +56,7 @@ class CostDrift:
         """The ln of what this call would have cost at first, when that is worth telling; learns the call."""
         name = scene.user.name
         tool, tenant = self.tools[name[0], scene.tool.tool], self.tenants[name[0]]
-        more = ln_cost - tool.shrunk(tenant.mean)
+        more = ln_cost - tool.shrunk(tenant.mean) if tenant.calls else 0.0
         if tool.calls < TOOL_CALLS:
             tool.learn(ln_cost, TOOL_CALLS)
         if tenant.calls < TENANT_CALLS:

@@ -31,7 +31,8 @@ class InventedArguments:
             return {"recipients": [some("email") for _ in range(number)], "subject": some("text")}
         if about == "order":
             lines = [{"sku": some("word"), "count": some("count")} for _ in range(self.random.randint(0, 3))]
-            return {"account": some("account"), "amount": some("amount"), "lines": lines}
+            id_ = f"r-{self.random.randrange(10**9)}"  # never the same
+            return {"id": id_, "account": some("account"), "amount": some("amount"), "lines": lines}
         if about == "row":
             return {f"column{n}": some("cell") for n in range(self.random.choice((2, 3, 3, 20)))}
         if about == "file":

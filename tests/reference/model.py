@@ -3,8 +3,9 @@
 
 import json
 import math
+import zlib
 from collections import Counter
-from collections.abc import Hashable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 from zoneinfo import ZoneInfo
@@ -32,7 +33,6 @@ DONE_AFTER = 300.0  # s without an outcome, and a call counts as done
 FAR_AHEAD = 86_400.0  # s ahead of now: the clock was set back since
 WORTH_LISTING = 3.0  # nats: the rarest 5 % are listed even in an ordinary call
 HELD_PER_USER = 256
-DECISIONS = ("allow", "audit", "deny")
 
 
 @dataclass(frozen=True)
@@ -97,7 +97,7 @@ class After:
     """What is known once a call has ended; `reasons` are those of the signals measured then."""
 
     risk: float  # at least that of the verdict
-    decision: str  # at least that of the verdict
+    decision: str
     reasons: list[Reason]
 
 
@@ -132,7 +132,6 @@ class Running:
 
     scene: Scene
     risk: float
-    decision: str
     threshold: float
     reads: dict[str, Read]  # by channel
     floor: float
@@ -148,8 +147,13 @@ def worth_telling(candidates: list[Reason], risk: float) -> list[Reason]:
     return sorted((one for one in candidates if one.surprise > least), key=lambda one: -one.rank)
 
 
+def some_number(fact: Fact) -> int:
+    return zlib.crc32(repr(fact).encode())
+
+
 class Model:
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, picked: Callable[[Fact], int] = some_number) -> None:
+        """`picked`: see ArgumentNovelty; the engine's is a keyed digest."""
         self.settings = settings
         self.clock = Clock()
         self.decay = Decay(settings.half_life)
@@ -160,7 +164,7 @@ class Model:
         self.burst = Burst(settings.burst_window, settings.burst_threshold)
         self.cost = Cost(settings.session_budget, settings.day_budget)
         self.retry = RetryLoop()
-        self.arguments = ArgumentNovelty(settings.new_for)
+        self.arguments = ArgumentNovelty(settings.new_for, picked)
         tool_hours = ToolHours()
         self.rate_spike = RateSpike(tool_hours, settings.rate_spike_floor)
         self.burn_spike = BurnSpike(tool_hours, settings.burn_spike_floor)
@@ -212,7 +216,7 @@ class Model:
                 self._hold_again(scene, item, risk)
         else:
             ticket = self.tickets = self.tickets + 1
-            self.running[ticket] = Running(scene, risk, decision, call.threshold, reads, floor)
+            self.running[ticket] = Running(scene, risk, call.threshold, reads, floor)
             session.previous = call.tool
             if call.tool not in session.earlier:
                 session.earlier = [*session.earlier, call.tool][-EARLIER_TOOLS:]
@@ -229,14 +233,14 @@ class Model:
             self.met["unpaired"] += 1
             return None
         running = self.running.pop(ticket)
-        ended = self.clock.settled(now)
-        after = After(running.risk, running.decision, [])
+        ended = max(running.scene.now, self.clock.settled(now))
+        after = After(running.risk, decision_of(running.risk, running.threshold), [])
         if cost is not None:
             after = self._measure_after(running, cost, ended)
         self.met["no_cost"] += cost is None
         self.met["failed"] += not ok
         self.met["raised_after"] += after.risk > running.risk
-        self.met["worse_after"] += after.decision != running.decision
+        self.met["worse_after"] += after.risk > running.risk and after.decision != "allow"
         self._learn(running, ok, ended)
         return after
 
@@ -308,8 +312,7 @@ class Model:
         if self.burn_spike.measure_after(scene, cost, ended):
             risk = max(risk, self.burn_spike.floor())
             candidates += self._reasons(self.burn_spike, [], scene)
-        decision = max(running.decision, decision_of(risk, running.threshold), key=DECISIONS.index)
-        return After(risk, decision, worth_telling(candidates, risk))
+        return After(risk, decision_of(risk, running.threshold), worth_telling(candidates, risk))
 
     def _scene(self, call: Call, now: float, everybody: float) -> tuple[Scene, Session]:
         faded = self.decay.faded(now, everybody)

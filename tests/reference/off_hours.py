@@ -7,7 +7,7 @@ learned a day later still. A single odd call counts half, a session of them near
 
 import math
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from .decay import float32
 from .fusion import Channel
@@ -37,26 +37,24 @@ def weekend(day: int) -> bool:
 
 @dataclass
 class Days:
-    """Of a user: at which hours on how many days; all fading."""
+    """At which hours on how many days; all fading."""
 
     day: int
-    hours: set[int] = field(default_factory=set)  # of today
-    odd: set[int] = field(default_factory=set)  # ... that were odd
-    held: set[int] = field(default_factory=set)  # odd hours of the day before, learned when today is over
+    hours: frozenset[int] = frozenset()  # of today
+    odd: frozenset[int] = frozenset()  # ... that were odd
+    held: frozenset[int] = frozenset()  # odd hours of the day before, learned when today is over
     active: list[float] = field(default_factory=lambda: [0.0] * 24)  # days, by hour
     days: float = 0.0
     weekends: float = 0.0  # days among them
     calendar: float = 0.0  # days that were weekend, active or not
 
-    def turn(self, day: int) -> None:
-        """A new day begins."""
-        if day <= self.day:
-            return
+    def begin(self, day: int) -> None:
+        """A later day begins."""
         gap = day - self.day
         fade = math.exp2(-gap / HALF_LIFE)
         learned = (self.hours - self.odd) | self.held
         passed = sum(weekend(one) for one in range(self.day, min(day, self.day + MOST_DAYS)))
-        late = self.odd if gap > 1 else set()
+        late = self.odd if gap > 1 else frozenset()
         self.active = [
             float32(float32((days + (hour in learned)) * fade) + (fade if hour in late else 0.0))
             for hour, days in enumerate(self.active)
@@ -64,8 +62,30 @@ class Days:
         self.days = float32((self.days + 1) * fade)
         self.weekends = float32((self.weekends + weekend(self.day)) * fade)
         self.calendar = float32(self.calendar * fade + passed)
-        self.held = self.odd if gap == 1 else set()
-        self.day, self.hours, self.odd = day, set(), set()
+        self.held = self.odd if gap == 1 else frozenset()
+        self.day, self.hours, self.odd = day, frozenset(), frozenset()
+
+
+@dataclass
+class Kept:
+    """Of a user. A clock that was wrong takes nothing along: what was known on this side of a jump of more
+    than a day holds again when it is taken back."""
+
+    now: Days
+    other: Days | None = None  # as it was before the last jump, either way
+
+    def turn(self, day: int) -> None:
+        """A call of that day comes. Yesterday's may come late."""
+        if self.now.day - 1 <= day <= self.now.day:
+            return
+        if abs(day - self.now.day) > 1:
+            other = self.other
+            self.other = replace(self.now)
+            if other and other.day <= day and (day < self.now.day or other.day > self.now.day):
+                self.now = replace(other)
+            self.now.day = min(self.now.day, day)
+        if day > self.now.day:
+            self.now.begin(day)
 
 
 class OffHours:
@@ -73,12 +93,15 @@ class OffHours:
     channels = CHANNELS
 
     def __init__(self) -> None:
-        self.users: dict[tuple[str, str], Days] = {}
+        self.users: dict[tuple[str, str], Kept] = {}
         self.met: Counter[str] = Counter()
 
     def measure(self, scene: Scene) -> list[float]:
-        user = self.users.setdefault(scene.user.name, Days(scene.day))
-        user.turn(scene.day)
+        kept = self.users.setdefault(scene.user.name, Kept(Days(scene.day)))
+        before = kept.now
+        kept.turn(scene.day)
+        self.met["hours_as_before"] += kept.now is not before
+        user = kept.now
         hour = scene.hour[1]
         near = sum(KERNEL[off] * user.active[(hour + off) % 24] for off in range(24))
         trust = min(1.0, user.days / TRUSTED_FROM)
@@ -106,17 +129,18 @@ class OffHours:
         return self._numbers
 
     def learn(self, scene: Scene) -> None:
-        user = self.users[scene.user.name]
-        user.hours.add(scene.hour[1])
+        kept = self.users[scene.user.name]
+        kept.turn(scene.day)
+        kept.now.hours |= {scene.hour[1]}
         if scene.odd_hour:
-            user.odd.add(scene.hour[1])
+            kept.now.odd |= {scene.hour[1]}
 
     def facts(self, name: tuple[str, str]) -> dict[str, float]:
         """For people, today counts."""
-        user = self.users[name]
+        user = self.users[name].now
         return {"days": user.days + 1, "weekend_days": user.weekends + weekend(user.day)}
 
     def by_hour(self, name: tuple[str, str]) -> list[float]:
         """On how many days the user was active in each hour; for people, today counts."""
-        user = self.users[name]
+        user = self.users[name].now
         return [days + (hour in user.hours) for hour, days in enumerate(user.active)]
