@@ -57,6 +57,9 @@ def describe(history: History) -> dict[str, Any]:
         "users": summary["users"],
         "tools": summary["tools"],
         "verdicts": summary["decisions"],
+        "waiting": sum(1 for item in history.engine.news() if item["state"] != "rejected"),
+        "snoozes": sum(1 for one in history.engine.snoozes() if one["until"] > history.now),
+        "costs": history.settings.has_costs,
         "journal": {
             "where": history.where,
             "cursor": history.cursor,
@@ -105,6 +108,17 @@ def _print(found: dict[str, Any], history: History) -> None:
         f"first {moment(found['first_call'] or 0)}, last {moment(found['last_call'] or 0)}"
     )
     say("verdicts   " + ", ".join(f"{name} {count:,}" for name, count in found["verdicts"].items()))
+    if found["waiting"]:
+        say(
+            f"waiting    {counted(found['waiting'], 'new behaviour')} to accept or reject: tool-firewall news"
+        )
+    if found["snoozes"]:
+        say(f"snoozed    {counted(found['snoozes'], 'scope')}: nothing is said or stopped there", "yellow")
+    if not found["costs"]:
+        say(
+            "costs      nothing says what calls cost, so cost and burn_spike are off (settings: tool_costs, "
+            "cost_argument, cost_result)"
+        )
     journal = found["journal"]
     snapshot = journal["snapshot"]
     saved = (
