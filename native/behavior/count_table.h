@@ -46,11 +46,14 @@ class CountTable {
   }
   Row row(std::uint64_t key) const;
 
+  // A decayed cell to add to, nullptr when it is absent; valid until something is inserted.
+  float* find(std::uint64_t key) { return const_cast<float*>(locate(fingerprint(key, Cell::kDecayed))); }
+
   // Adds to a cell that is there; false when it is not.
   bool bump(std::uint64_t key, float amount) {
-    const float* cell = locate(fingerprint(key, Cell::kDecayed));
+    float* const cell = find(key);
     if (cell == nullptr) return false;
-    *const_cast<float*>(cell) += amount;
+    *cell += amount;
     return true;
   }
 
@@ -64,10 +67,18 @@ class CountTable {
     return cell == nullptr ? 0 : std::bit_cast<std::uint32_t>(*cell);
   }
   void set_bits(std::uint64_t key, std::uint32_t bits) {
-    if (const float* cell = locate(fingerprint(key, Cell::kPlain)))
-      *const_cast<float*>(cell) = std::bit_cast<float>(bits);
-    else
-      add(key, std::bit_cast<float>(bits), Cell::kPlain);
+    change_bits(key, [bits](std::uint32_t) { return bits; });
+  }
+  // Replaces the bits by change(bits) with one lookup where the cell is there; gives them.
+  template <class Change>
+  std::uint32_t change_bits(std::uint64_t key, const Change& change) {
+    const float* const cell = locate(fingerprint(key, Cell::kPlain));
+    const std::uint32_t made = change(cell == nullptr ? 0 : std::bit_cast<std::uint32_t>(*cell));
+    if (cell != nullptr)
+      *const_cast<float*>(cell) = std::bit_cast<float>(made);
+    else if (made != 0)
+      add(key, std::bit_cast<float>(made), Cell::kPlain);
+    return made;
   }
 
   // Takes a decayed cell out; the whole table is written anew, so this is for rare occasions.
@@ -170,10 +181,15 @@ class ShardedCountTable {
 
   std::uint32_t bits(std::uint64_t key) const { return shard(key).bits(key); }
   void set_bits(std::uint64_t key, std::uint32_t bits) {
+    change_bits(key, [bits](std::uint32_t) { return bits; });
+  }
+  template <class Change>
+  std::uint32_t change_bits(std::uint64_t key, const Change& change) {
     CountTable& own = shard(key);
     const std::size_t before = own.bytes();
-    own.set_bits(key, bits);
+    const std::uint32_t made = own.change_bits(key, change);
     bytes_ += own.bytes() - before;
+    return made;
   }
   void drop(std::uint64_t key) { shard(key).drop(key); }
 

@@ -18,7 +18,6 @@ constexpr std::array<std::string_view, 8> kReading = {"search",    "list", "find
 
 bool is_lower(char c) { return c >= 'a' && c <= 'z'; }
 bool is_upper(char c) { return c >= 'A' && c <= 'Z'; }
-bool is_digit(char c) { return c >= '0' && c <= '9'; }
 
 bool among(std::string_view word, const auto& words) {
   return std::find(words.begin(), words.end(), word) != words.end();
@@ -32,8 +31,9 @@ bool sends(std::string_view tool) {
   std::string word;
   for (std::size_t i = 0; i <= tool.size(); ++i) {
     const char c = i < tool.size() ? tool[i] : '\0';
-    const bool inside = is_lower(c) || is_upper(c) || is_digit(c);
-    const bool next_word = is_upper(c) && i > 0 && is_lower(tool[i - 1]);
+    const bool inside = is_lower(c) || is_upper(c);
+    const bool before_lower = i + 1 < tool.size() && is_lower(tool[i + 1]);
+    const bool next_word = is_upper(c) && i > 0 && (is_lower(tool[i - 1]) || before_lower);
     if (!inside || next_word) {
       if (among(word, kReading)) return false;
       sending |= among(word, kSending);

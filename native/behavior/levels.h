@@ -130,7 +130,8 @@ struct Principal {
         state(make_state(state_bytes)) {}
   std::string tenant;
   std::string user;
-  std::string group;  // of the last call
+  std::string group;          // of the last call, as configured
+  std::string learned_group;  // engine/learned_groups.h; "" for none
   std::uint64_t id = 0;
   const Zone* zone = nullptr;
   std::uint32_t epoch = 0;

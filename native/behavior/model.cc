@@ -125,6 +125,7 @@ void Model::begin(const PrincipalPtr& user, Peers& group, Peers& tenant, const C
   // History has faded by its age, whatever that is.
   faded_ = when.past ? decay_.faded(when.own) : decay_.faded(when.own, when.everybody);
   sight_.now = when.own;
+  sight_.everybody = when.everybody;
   sight_.weight = decay_.weight(faded_);
   refresh(user->counts, user->epoch);
   refresh(group.counts, group.epoch);
@@ -133,7 +134,7 @@ void Model::begin(const PrincipalPtr& user, Peers& group, Peers& tenant, const C
   sight_.local = user->zone->local(when.own);
   sight_.tool = &call.tool;
   sight_.identity = call.identity;
-  sight_.digest = hasher_.pair(kCallKind, call.tool.id, call.arguments);
+  sight_.digest = call.arguments == 0 ? 0 : hasher_.pair(kCallKind, call.tool.id, call.arguments);
   session_ = &session_of(*user, call.session, when.own);
   sight_.session = session_;
   sight_.arguments.set(hasher_, call.tool, call.facts);
@@ -144,6 +145,7 @@ void Model::begin(const PrincipalPtr& user, Peers& group, Peers& tenant, const C
 
 Model::Reading Model::read(const Channel& channel, std::size_t at, double raw, const Levels& levels) {
   const double prior = channel.prior.surprise(raw);
+  if (prior <= 0) return {0, {}};  // nothing is larger than everything
   const double in_tenant =
       levels.tenant->calibrators.of(at).tail(prior, std::exp(-prior), kPriorStrength * channel.strength);
   const double in_group =
@@ -355,6 +357,7 @@ Score Model::end(const Scored& scored, const Ending& ending) {
   refresh(scored.user->counts, scored.user->epoch);
   refresh(scored.group->counts, scored.group->epoch);
   refresh(scored.tenant->counts, scored.tenant->epoch);
+  scored.arguments.prefetch(ran.levels);
   Score score = score_again(scored, ran);
   learn(scored, ran);
   return score;

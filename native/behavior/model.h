@@ -81,7 +81,7 @@ class Model {
     std::uint64_t session = 0;
     const Tool& tool;
     std::span<const ArgumentFact> facts;
-    std::uint64_t arguments = 0;              // digest
+    std::uint64_t arguments = 0;              // digest, 0 when unknown
     std::array<std::uint64_t, 2> identity{};  // of agent and token, 0 when unknown
   };
 

@@ -31,6 +31,9 @@ struct Shares {
   Share new_to_user;    // of all values
   Share new_to_group;   // of those new to a user
   Share new_to_tenant;  // of those new to the group
+
+  // Whether users hardly ever share values here.
+  bool unshared() const { return new_to_group.total >= 30 && new_to_group.value() > .9; }
 };
 
 class ShareTable {

@@ -35,4 +35,13 @@ std::string explain(std::uint8_t position, const Numbers& numbers, const Names& 
   return speakers()[position]->explain(numbers, names);
 }
 
+double z_score(std::uint8_t position, const Numbers& numbers) {
+  return position < speakers().size() ? speakers()[position]->z_score(numbers)
+                                      : std::numeric_limits<double>::quiet_NaN();
+}
+
+std::uint64_t incident_of(std::uint8_t position, const Numbers& numbers) {
+  return position < speakers().size() ? speakers()[position]->incident(numbers) : 0;
+}
+
 }  // namespace tool_firewall

@@ -40,15 +40,16 @@ struct Channel {
 
 // Everything the signals may look at for one call. Valid during the call only.
 struct Sight {
-  double now = 0;     // s, UTC
-  double weight = 1;  // forward-decay weight of an event now
-  Zone::Local local;  // hour and day on the user's clock
+  double now = 0;        // s, UTC
+  double everybody = 0;  // s, UTC, see clock.h; for what is shared
+  double weight = 1;     // forward-decay weight of an event now
+  Zone::Local local;     // hour and day on the user's clock
   const Tool* tool = nullptr;
   Levels levels;
   Session* session = nullptr;
   Usage usage;
   ArgumentKeys arguments;
-  std::uint64_t digest = 0;                 // of tool and arguments
+  std::uint64_t digest = 0;                 // of tool and arguments, 0 when those are unknown
   std::array<std::uint64_t, 2> identity{};  // agent and token, 0 when unknown
 };
 
@@ -163,6 +164,17 @@ class Signal {
     static_cast<void>(what);
   }
 
+  // For findings, from numbers alone: by how many standard deviations the value is off, NaN where that is not
+  // what it measures; and what tells this incident from others of the same user and tool, 0 for nothing.
+  virtual double z_score(const Numbers& numbers) const {
+    static_cast<void>(numbers);
+    return std::numeric_limits<double>::quiet_NaN();
+  }
+  virtual std::uint64_t incident(const Numbers& numbers) const {
+    static_cast<void>(numbers);
+    return 0;
+  }
+
   // One sentence with its numbers, for administrators.
   virtual std::string explain(const Numbers& numbers, const Names& names) const = 0;
 
@@ -220,5 +232,7 @@ std::vector<SignalPtr> make_signals(const SignalSettings& settings);
 // for positions this version does not know.
 std::string_view signal_name(std::uint8_t position);
 std::string explain(std::uint8_t position, const Numbers& numbers, const Names& names);
+double z_score(std::uint8_t position, const Numbers& numbers);
+std::uint64_t incident_of(std::uint8_t position, const Numbers& numbers);
 
 }  // namespace tool_firewall

@@ -23,13 +23,10 @@ class ToolHours {
   static constexpr std::int64_t kWeeks = 3;         // this one and two before
   static constexpr std::int64_t kSinceMonday = 72;  // 1970 began on a Thursday
 
-  struct Hour {
+  struct Usual {
     double calls = 0;
     double cost = 0;
-  };
-  struct Usual {
-    Hour mean;
-    int weeks = 0;  // it is the mean of; 0: cold
+    int weeks = 0;  // they are the mean of; 0: cold
   };
 
   ToolHours(const Hasher& hasher, const Tool& tool, double now)
@@ -42,7 +39,10 @@ class ToolHours {
     return static_cast<int>(hours < 0 ? hours + kHoursPerWeek : hours);
   }
 
-  Hour now(const ShardedCountTable& counts) const { return read(counts, 0); }
+  double calls(const ShardedCountTable& counts, int weeks_back = 0) const {
+    const std::uint32_t calls = counts.bits(key(weeks_back, kCalls));
+    return calls >> kShift == tag(weeks_back) ? static_cast<double>(calls & kMask) : 0;
+  }
 
   // `first`: when the tenant was first seen, s.
   Usual usual(const ShardedCountTable& counts, double first) const {
@@ -50,24 +50,37 @@ class ToolHours {
     Usual usual;
     usual.weeks = static_cast<int>(std::clamp<std::int64_t>(since / kHoursPerWeek, 0, kWeeks - 1));
     for (int back = 1; back <= usual.weeks; ++back) {
-      const Hour hour = read(counts, back);
-      usual.mean.calls += hour.calls / usual.weeks;
-      usual.mean.cost += hour.cost / usual.weeks;
+      const double calls_then = calls(counts, back);
+      usual.calls += calls_then / usual.weeks;
+      if (calls_then > 0) usual.cost += cost(counts, back) / usual.weeks;
     }
     return usual;
   }
 
   void add_call(ShardedCountTable& counts) const {
-    const std::uint32_t before = counts.bits(key(0, kCalls));
-    const bool same = before >> kShift == tag(0);
-    const std::uint32_t calls = std::min((same ? before & kMask : 0) + 1, kMask);
-    counts.set_bits(key(0, kCalls), tag(0) << kShift | calls);
+    bool same = true;
+    counts.change_bits(key(0, kCalls), [&](std::uint32_t before) {
+      same = before >> kShift == tag(0);
+      return tag(0) << kShift | std::min((same ? before & kMask : 0) + 1, kMask);
+    });
     if (!same) counts.set_bits(key(0, kCost), kNoCost);
   }
-  void add_cost(ShardedCountTable& counts, double cost) const {
-    if (counts.bits(key(0, kCalls)) >> kShift != tag(0)) return;  // of a call in an hour that is over
-    const auto sum = static_cast<float>(read(counts, 0).cost + cost);
-    if (sum > 0) counts.set_bits(key(0, kCost), std::bit_cast<std::uint32_t>(sum));
+
+  // Gives what the hour has cost before and with it; nothing when the call's hour is over.
+  struct Spent {
+    double before = 0;
+    double after = 0;
+  };
+  Spent add_cost(ShardedCountTable& counts, double cost) const {
+    Spent spent;
+    if (counts.bits(key(0, kCalls)) >> kShift != tag(0)) return spent;
+    counts.change_bits(key(0, kCost), [&](std::uint32_t before) {
+      spent.before = before == kNoCost ? 0 : static_cast<double>(std::bit_cast<float>(before));
+      const auto sum = static_cast<float>(spent.before + cost);
+      spent.after = static_cast<double>(sum);
+      return std::max(kNoCost, std::bit_cast<std::uint32_t>(sum));
+    });
+    return spent;
   }
 
  private:
@@ -85,11 +98,9 @@ class ToolHours {
     return hasher_.pair(static_cast<std::uint64_t>(KeyKind::kToolHour), tool_.id,
                         static_cast<std::uint64_t>((hour_of_week() * kWeeks + slot) * 2) + what);
   }
-  Hour read(const ShardedCountTable& counts, int back) const {
-    const std::uint32_t calls = counts.bits(key(back, kCalls));
-    if (calls >> kShift != tag(back)) return {};
+  double cost(const ShardedCountTable& counts, int back) const {
     const std::uint32_t cost = counts.bits(key(back, kCost));
-    return {static_cast<double>(calls & kMask), static_cast<double>(std::bit_cast<float>(cost))};
+    return cost == kNoCost ? 0 : static_cast<double>(std::bit_cast<float>(cost));
   }
 
   const Hasher& hasher_;
@@ -106,12 +117,13 @@ class Spike {
   static constexpr double kBetweenWeeks = .25;
 
   // `unit`: 1 for calls; of money the usual price of a call.
-  Spike(double usual, double unit, bool cold, double floor)
-      : usual_(usual), deviation_(std::sqrt(unit * usual + std::pow(kBetweenWeeks * usual, 2))) {
-    at_ = cold ? floor
-               : std::max(floor, std::min(kRatio * usual, usual + kDeviations * std::max(deviation_, unit)));
+  Spike(double usual, double unit, bool cold, double floor) : usual_(usual), at_(floor) {
+    if (cold) return;
+    deviation_ = std::max(unit, std::sqrt(unit * usual + std::pow(kBetweenWeeks * usual, 2)));
+    at_ = std::max(floor, std::min(kRatio * usual, usual + kDeviations * deviation_));
   }
 
+  // 0 while there is nothing to compare with.
   double z(double value) const { return deviation_ > 0 ? (value - usual_) / deviation_ : 0; }
 
   // Whether the step from `before` to `after` is one to tell of: over the limit, or over twice, four times
@@ -123,8 +135,8 @@ class Spike {
 
  private:
   double usual_;
-  double deviation_;
-  double at_ = 0;
+  double deviation_ = 0;
+  double at_;
 };
 
 }  // namespace tool_firewall

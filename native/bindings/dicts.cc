@@ -3,6 +3,7 @@
 
 #include <pybind11/stl.h>
 
+#include <algorithm>
 #include <array>
 #include <cmath>
 #include <limits>
@@ -26,12 +27,10 @@ py::dict reason_dict(const Reason& reason, const Names& names) {
   out["p"] = reason.p;
   out["value"] = reason.numbers.value;
   out["baseline"] = reason.numbers.baseline;
+  const double z = z_score(reason.signal, reason.numbers);
+  out["z_score"] = std::isnan(z) ? py::object(py::none()) : py::object(py::float_(z));
   out["explanation"] = to_python(explain(reason.signal, reason.numbers, names));
   return out;
-}
-
-py::str digits(std::uint64_t digest) {
-  return to_python(phrase("%016llx", static_cast<unsigned long long>(digest)));
 }
 
 py::dict base_dict(const char* kind, const RecordId& id) {
@@ -56,6 +55,9 @@ void put_circumstances(py::dict& out, const Circumstances& c, const std::string&
   out["mode"] = to_python(name_of(c.mode));
   out["snoozed"] = c.snoozed;
   out["incident"] = c.incident == 0 ? "" : incident_name(c.incident);
+  std::uint64_t loop = 0;
+  for (const Reason& reason : c.reasons) loop = std::max(loop, incident_of(reason.signal, reason.numbers));
+  out["loop"] = loop == 0 ? to_python("") : digits(loop);
   py::list reasons;
   for (const Reason& reason : c.reasons)
     reasons.append(reason_dict(reason, {c.user, c.tool, c.previous, destination}));
@@ -70,10 +72,7 @@ py::dict dict_of(const CallRecord& r) {
   out["uninspectable"] = to_python(name_of(r.inspection));
   out["risk"] = r.risk;
   out["arguments"] = digits(r.arguments);
-  py::list facts;
-  for (const ArgumentFact& fact : r.facts)
-    facts.append(py::make_tuple(to_python(name_of(fact.kind)), digits(fact.place), digits(fact.value)));
-  out["facts"] = facts;
+  out["facts"] = to_python(to_text(r.facts));
   py::list destinations;
   for (const std::string& host : r.destinations) destinations.append(to_python(host));
   out["destinations"] = destinations;
@@ -121,6 +120,10 @@ py::dict verdicts_dict(const std::array<std::array<std::uint64_t, B>, A>& counts
 }
 
 }  // namespace
+
+py::str digits(std::uint64_t digest) {
+  return to_python(phrase("%016llx", static_cast<unsigned long long>(digest)));
+}
 
 py::dict to_dict(const Record& record) {
   return std::visit([](const auto& r) { return dict_of(r); }, record);
@@ -253,6 +256,7 @@ py::list principals_list(const Engine& engine) {
       entry["calls"] = principal->calls;
       entry["first"] = principal->first;
       entry["last"] = principal->last;
+      entry["bytes"] = principal->bytes;
       out.append(entry);
     }
   }
@@ -266,6 +270,7 @@ py::object baseline_dict(Engine& engine, std::string_view tenant, std::string_vi
   out["tenant"] = to_python(baseline->tenant);
   out["user"] = to_python(baseline->user);
   out["group"] = to_python(baseline->group);
+  out["group_from"] = to_python(baseline->group_from);
   out["zone"] = to_python(baseline->zone);
   out["calls"] = baseline->calls;
   out["first"] = baseline->first;

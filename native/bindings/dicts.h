@@ -4,12 +4,16 @@
 
 #include <pybind11/pybind11.h>
 
+#include <cstdint>
 #include <string_view>
 
 #include "engine/engine.h"
 #include "journal/record.h"
 
 namespace tool_firewall {
+
+// As 16 hex digits.
+pybind11::str digits(std::uint64_t digest);
 
 pybind11::dict to_dict(const Record& record);
 pybind11::list modes_list(const Engine& engine);

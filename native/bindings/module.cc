@@ -8,6 +8,7 @@
 #include <pybind11/stl.h>
 
 #include <algorithm>
+#include <charconv>
 #include <chrono>
 #include <limits>
 #include <memory>
@@ -72,6 +73,20 @@ Outcome outcome_or_throw(std::string_view name) {
   return *outcome;
 }
 
+std::uint64_t digest_or_throw(std::string_view text) {
+  std::uint64_t digest = 0;
+  const auto read = std::from_chars(text.data(), text.data() + text.size(), digest, 16);
+  if (!text.empty() && (text.size() != 16 || read.ec != std::errc() || read.ptr != text.data() + text.size()))
+    throw py::value_error("arguments: 16 hex digits were expected");
+  return digest;
+}
+
+std::vector<ArgumentFact> facts_or_throw(std::string_view text) {
+  std::optional<std::vector<ArgumentFact>> facts = facts_from(text);
+  if (!facts) throw py::value_error("facts: kind, place and value of each were expected");
+  return *std::move(facts);
+}
+
 std::map<std::string, Zone> zones_of(const py::dict& zones) {
   std::map<std::string, Zone> out;
   for (const auto& [name, offsets] : zones) {
@@ -116,7 +131,7 @@ void bind_engine(py::module_& m) {
                        const py::dict& user_zones, bool journaling, double rate_spike_floor,
                        double burn_spike_floor, double session_budget, double day_budget,
                        const py::dict& tenant_thresholds, const py::dict& tool_thresholds,
-                       const py::dict& user_thresholds) {
+                       const py::dict& user_thresholds, bool record_destinations, bool learn_groups) {
              if (burst_threshold < 1) throw py::value_error("burst_threshold: must be at least 1");
              if (!(burst_window > 0)) throw py::value_error("burst_window: must be more than 0");
              if (!(half_life_days > 0)) throw py::value_error("half_life_days: must be more than 0");
@@ -137,6 +152,8 @@ void bind_engine(py::module_& m) {
              settings.tenant_thresholds = thresholds_of("tenant_thresholds", tenant_thresholds);
              settings.tool_thresholds = thresholds_of("tool_thresholds", tool_thresholds);
              settings.user_thresholds = thresholds_of("user_thresholds", user_thresholds);
+             settings.record_destinations = record_destinations;
+             settings.learn_groups = learn_groups;
              settings.worker = worker;
              settings.learning_days = learning_days;
              settings.journaling = journaling;
@@ -157,7 +174,8 @@ void bind_engine(py::module_& m) {
            py::arg("journaling") = false, py::arg("rate_spike_floor") = 100.,
            py::arg("burn_spike_floor") = 1., py::arg("session_budget") = 0., py::arg("day_budget") = 0.,
            py::arg("tenant_thresholds") = py::dict(), py::arg("tool_thresholds") = py::dict(),
-           py::arg("user_thresholds") = py::dict())
+           py::arg("user_thresholds") = py::dict(), py::arg("record_destinations") = true,
+           py::arg("learn_groups") = false)
       .def(
           "caller",
           [](const Engine&, py::handle tenant, py::handle user, py::handle agent, py::handle group,
@@ -201,6 +219,19 @@ void bind_engine(py::module_& m) {
           },
           py::arg("policy"), py::arg("caller"), py::arg("server"), py::arg("tool"),
           py::arg("args").none(true), py::arg("now"))
+      .def(
+          "facts",
+          [](const Engine& engine, py::handle args) {
+            const Arguments arguments = inspect(args, engine.hasher());
+            py::dict out;
+            out["arguments"] = digits(arguments.digest);
+            out["facts"] = to_python(to_text({arguments.facts.begin(), arguments.facts.size()}));
+            py::list destinations;
+            for (const std::string& host : arguments.destinations) destinations.append(to_python(host));
+            out["destinations"] = destinations;
+            return out;
+          },
+          py::arg("args").none(true))
       .def(
           "observe",
           [](Engine& engine, std::uint64_t ticket, std::string_view outcome, double now,
@@ -321,6 +352,7 @@ void bind_values(py::module_& m) {
         return reasons_of(v.verdict.reasons, *v.caller, *v.verdict.tool, v.verdict.previous, v.destination);
       });
   py::class_<PyAftermath>(m, "Aftermath", py::is_final())
+      .def_property_readonly("told", [](const PyAftermath& a) { return a.after.told; })
       .def_property_readonly("risk", [](const PyAftermath& a) { return a.after.risk; })
       .def_property_readonly("decision",
                              [](const PyAftermath& a) { return to_python(name_of(a.after.decision)); })
@@ -427,8 +459,14 @@ void bind_records(py::module_& m) {
       "encode_call",
       [](double ts, std::uint64_t worker, std::uint64_t seq, py::handle tenant, py::handle user,
          py::handle agent, py::handle group, py::handle session, py::handle token, py::handle server,
-         py::handle tool, bool blocked) {
+         py::handle tool, bool blocked, py::handle arguments, py::handle facts,
+         const py::iterable& destinations) {
         CallRecord record;
+        record.arguments = digest_or_throw(Text(arguments).view());
+        record.facts = facts_or_throw(Text(facts).view());
+        for (const py::handle host : destinations)
+          if (record.destinations.size() < kMostDestinations)
+            record.destinations.push_back(owned(host).substr(0, kLongestDestination));
         record.id = {worker, seq, ts};
         record.blocked = blocked;
         record.tenant = owned(tenant);
@@ -443,7 +481,8 @@ void bind_records(py::module_& m) {
       },
       py::kw_only(), py::arg("ts"), py::arg("worker"), py::arg("seq"), py::arg("tenant"), py::arg("user"),
       py::arg("agent") = "", py::arg("group") = "", py::arg("session") = "", py::arg("token") = "",
-      py::arg("server") = "", py::arg("tool"), py::arg("blocked") = false);
+      py::arg("server") = "", py::arg("tool"), py::arg("blocked") = false, py::arg("arguments") = "",
+      py::arg("facts") = "", py::arg("destinations") = py::tuple());
   m.def(
       "encode_outcome",
       [](double ts, std::uint64_t worker, std::uint64_t seq, std::string_view outcome, double cost) {

@@ -28,6 +28,7 @@ struct Caller {
 
   // Filled in by the engine; renewed when the principal was evicted.
   PrincipalPtr principal;
+  std::string learned_group;  // that group_level is of, where `group` is ""
   Peers* group_level = nullptr;
   Peers* tenant_level = nullptr;
 };

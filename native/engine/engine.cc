@@ -7,6 +7,7 @@
 #include <stdexcept>
 #include <utility>
 
+#include "engine/learned_groups.h"
 #include "engine/news.h"
 
 #define XXH_INLINE_ALL
@@ -57,6 +58,7 @@ const Zone& Engine::zone_of(std::string_view tenant, std::string_view user) cons
 void Engine::resolve(Caller& caller) {
   if (caller.principal && !caller.principal->evicted) {
     if (caller.principal->group != caller.group) caller.principal->group = caller.group;
+    if (settings_.learn_groups && caller.group.empty()) look_for_group(caller);
     return;
   }
   TenantState& tenant = model_.principals().tenant(caller.tenant);
@@ -65,10 +67,23 @@ void Engine::resolve(Caller& caller) {
   if (fresh) caller.principal->zone = &zone_of(caller.tenant, caller.user);
   caller.principal->group = caller.group;
   caller.tenant_level = &tenant.peers;
-  caller.group_level = &model_.principals().group(tenant, caller.group);
+  caller.learned_group = caller.group.empty() ? caller.principal->learned_group : "";
+  caller.group_level =
+      &model_.principals().group(tenant, caller.group.empty() ? caller.learned_group : caller.group);
   caller.session_id = hasher_.text(caller.session);
   caller.identity = {caller.agent.empty() ? 0 : hasher_.text(caller.agent),
                      caller.token.empty() ? 0 : hasher_.text(caller.token)};
+}
+
+// Of users that are in no group. Another caller of the same user may have found one meanwhile.
+void Engine::look_for_group(Caller& caller) {
+  Principal& user = *caller.principal;
+  TenantState& tenant = *user.home;
+  if (LearnedGroups::due(user.calls)) [[unlikely]]
+    user.learned_group = LearnedGroups::choose(tenant, user, tool_order_, hasher_);
+  if (caller.learned_group == user.learned_group) return;
+  caller.learned_group = user.learned_group;
+  caller.group_level = &model_.principals().group(tenant, caller.learned_group);
 }
 
 const Tool& Engine::tool_named(std::string_view server, std::string_view name) {
@@ -162,12 +177,13 @@ Verdict Engine::check(const InstancePolicy& policy, const CallerPtr& caller, std
     verdict.ticket = in_flight_.add(false);
   }
   if (settings_.journaling)
-    push(verdict.decision != Decision::kAllow, QueuedCall{id,
-                                                          verdict,
-                                                          arguments.digest,
-                                                          {arguments.facts.begin(), arguments.facts.end()},
-                                                          arguments.destinations,
-                                                          caller});
+    push(verdict.decision != Decision::kAllow,
+         QueuedCall{id,
+                    verdict,
+                    arguments.digest,
+                    {arguments.facts.begin(), arguments.facts.end()},
+                    settings_.record_destinations ? arguments.destinations : std::vector<std::string>(),
+                    caller});
   return verdict;
 }
 
@@ -190,10 +206,11 @@ Aftermath Engine::observe(std::uint64_t ticket, Outcome outcome, double cost, do
   after.risk = score.risk;
   const Decision decision = decision_of(score.risk, call->threshold);
   const QueuedOutcome ended{{call->id.worker, call->id.seq, now}, outcome, cost, score.risk};
-  if (decision <= call->decision) {
+  if (decision == Decision::kAllow || score.risk <= call->scored.risk) {
     if (settings_.journaling) push(false, ended);
     return after;
   }
+  after.told = call->decision == Decision::kDeny;
   after.decision = decision;
   after.mode = call->mode;
   after.snoozed = call->snoozed;

@@ -41,8 +41,10 @@ struct EngineSettings {
   std::uint64_t worker = 0;  // marks this process's records
   // Risks from which calls are acted on, before what a plugin instance says; by tool, user, tenant.
   std::map<std::string, double, std::less<>> tenant_thresholds, tool_thresholds, user_thresholds;
-  double learning_days = 0;  // learning mode turns into warn by itself after so long; 0: never
-  bool journaling = false;   // keep records for drain()
+  double learning_days = 0;         // learning mode turns into warn by itself after so long; 0: never
+  bool journaling = false;          // keep records for drain()
+  bool learn_groups = false;        // peer groups by tool use, for users that are in none
+  bool record_destinations = true;  // hosts in clear in the records
   std::string default_zone = "UTC";
   std::map<std::string, Zone> zones;                // by name; "UTC" need not be given
   std::map<std::string, std::string> tenant_zones;  // tenant -> zone name
@@ -159,6 +161,7 @@ class Engine {
   };
   using Queue = std::deque<Queued>;
 
+  void look_for_group(Caller& caller);
   const Tool& tool_named(std::string_view server, std::string_view name);
   const Zone& zone_of(std::string_view tenant, std::string_view user) const;
   void decide(const InstancePolicy& policy, const Caller& caller, std::string_view tool,

@@ -66,7 +66,8 @@ std::optional<Baseline> baseline_of(Engine& engine, std::string_view tenant, std
   Baseline out;
   out.tenant = principal->tenant;
   out.user = principal->user;
-  out.group = principal->group;
+  out.group = principal->group.empty() ? principal->learned_group : principal->group;
+  out.group_from = !principal->group.empty() ? "configuration" : out.group.empty() ? "tenant" : "learned";
   out.zone = principal->zone->name;
   out.calls = principal->calls;
   out.first = principal->first;

@@ -35,6 +35,7 @@ struct BaselineSignal {
 
 struct Baseline {
   std::string tenant, user, group, zone;
+  std::string group_from;  // configuration | learned | tenant
   std::uint64_t calls = 0;
   double first = 0, last = 0;       // s
   std::vector<BaselineTool> tools;  // most used first

@@ -55,9 +55,10 @@ struct Verdict {
 };
 
 // What the end of a call showed. Its decision is one of its own: what would have been said of the call, had
-// all been known before. It is allow unless that is more than what was said.
+// all been known before. It is allow unless the end raised the risk.
 struct Aftermath {
   bool known = false;  // the ticket
+  bool told = false;   // the call was denied before it ran, and warned about
   double risk = 0;     // 0..1, at least that of the verdict
   Decision decision = Decision::kAllow;
   Mode mode = Mode::kLearning;

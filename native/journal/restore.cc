@@ -237,6 +237,7 @@ class SnapshotReader {
     users_.push_back(user);
     user->zone = &engine_.zone_of(tenant, user->user);
     snapshot::principal_fields(*user, in);
+    if (format_ > kFirstFormat) in(user->learned_group);
     user->counts.read(in);
     settle(user->counts, user->epoch);
     for (const Placed& placed : signals_) adopt(placed.signal, in.raw(placed.user), *user);

@@ -163,6 +163,7 @@ class SnapshotWriter {
     numbered(&user);
     out_(user.user);
     snapshot::principal_fields(user, out_);
+    out_(user.learned_group);
     user.counts.write(out_);
     for (const SignalPtr& signal : model().signals_) block(signal->bytes_in(user));
     count(user.sessions.size());

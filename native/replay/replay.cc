@@ -10,9 +10,12 @@
 #include <charconv>
 #include <cmath>
 #include <cstring>
+#include <deque>
+#include <functional>
 #include <limits>
 #include <memory>
 #include <nlohmann/json.hpp>
+#include <queue>
 #include <unordered_map>
 #include <utility>
 #include <vector>
@@ -28,6 +31,7 @@ constexpr std::size_t kMostLine = 1U << 26;  // bytes
 constexpr std::size_t kMostCallers = 1U << 16;
 constexpr std::uint64_t kProgressEvery = 4096;  // events
 constexpr int kFastest = 1;                     // zlib level
+constexpr double kLongest = 86400;              // s, of a call
 
 bool same_file(const std::string& a, const std::string& b) {
   struct stat one = {}, other = {};
@@ -128,8 +132,10 @@ class LineWriter {
 
 // One event; the texts belong to its reader.
 struct Event {
-  std::string_view id, tenant, user, agent, session, tool;
+  std::string_view id, tenant, user, agent, group, session, token, server, tool;
+  bool has_group = false;  // else the agent is the peer group
   double ts = 0;
+  double duration = 0;  // s, 0 when unknown
   bool ok = true;
   double cost = std::numeric_limits<double>::quiet_NaN();
   Arguments arguments;
@@ -164,15 +170,28 @@ class EventReader {
         event_.user = text("user", value);
       } else if (key == "agent") {
         event_.agent = text("agent", value);
+      } else if (key == "group") {
+        event_.group = text("group", value);
+        event_.has_group = !value.is_null();
       } else if (key == "session") {
         event_.session = text("session", value);
+      } else if (key == "token") {
+        event_.token = text("token", value);
+      } else if (key == "server") {
+        event_.server = text("server", value);
       } else if (key == "tool") {
         event_.tool = text("tool", value);
       } else if (key == "ok") {
         if (!value.is_null() && value.get(event_.ok)) wrong("ok", "true or false was expected");
+      } else if (key == "duration") {
+        event_.duration = duration(value);
       } else if (key == "cost") {
         if (!value.is_null() && (value.get(event_.cost) || !(event_.cost >= 0 && event_.cost <= kMostCost)))
           wrong("cost", "a number of at least 0 was expected");
+      } else if (key == "facts") {
+        facts(text("facts", value));
+      } else if (key == "arguments") {
+        digest(text("arguments", value));
       } else if (key == "args") {
         arguments(value);
       }
@@ -181,6 +200,7 @@ class EventReader {
     if (!has_time) wrong("ts", "is missing");
     if (event_.user.empty()) wrong("user", "is missing");
     if (event_.tool.empty()) wrong("tool", "is missing");
+    if (!event_.has_group) event_.group = event_.agent;
     return event_;
   }
 
@@ -217,6 +237,12 @@ class EventReader {
     return seconds;
   }
 
+  // What is no length of time counts as unknown.
+  static double duration(const Element& value) {
+    double seconds = 0;
+    return !value.get(seconds) && seconds > 0 && seconds < kLongest ? seconds : 0;
+  }
+
   void arguments(const Element& value) {
     Arguments& out = event_.arguments;
     if (value.is_null()) return;
@@ -227,6 +253,20 @@ class EventReader {
       out.digest = reader.result();
     else
       out.facts.clear();
+  }
+
+  // What an export has instead of the arguments themselves.
+  void facts(std::string_view text) {
+    const auto found = facts_from(text);
+    if (!found) wrong("facts", "kind, place and value of each were expected");
+    event_.arguments.facts.clear();
+    for (const ArgumentFact& fact : *found) event_.arguments.facts.add(fact);
+  }
+  void digest(std::string_view text) {
+    const auto read = std::from_chars(text.data(), text.data() + text.size(), event_.arguments.digest, 16);
+    if (!text.empty() &&
+        (text.size() != 16 || read.ec != std::errc() || read.ptr != text.data() + text.size()))
+      wrong("arguments", "16 hex digits were expected");
   }
 
   // The same walk as bindings/arguments.cc does over Python objects.
@@ -315,12 +355,21 @@ void append_number(std::string& out, double value) {
   out.append(digits, end.ptr);
 }
 
-void append_reasons(std::string& out, const Event& event, const Verdict& verdict,
-                    const std::vector<Reason>& reasons, bool& first) {
-  const Names names{
-      event.user, verdict.tool->name,
-      verdict.previous == nullptr ? std::string_view() : verdict.previous->name,
-      event.arguments.destinations.empty() ? std::string_view() : event.arguments.destinations.front()};
+// An event whose call was checked and whose score waits for its turn.
+struct Running {
+  std::string id, user, destination;
+  Verdict verdict;
+  Outcome outcome = Outcome::kOk;
+  double cost = std::numeric_limits<double>::quiet_NaN();
+  Aftermath after;
+  bool ended = false;
+};
+
+void append_reasons(std::string& out, const Running& event, const std::vector<Reason>& reasons, bool& first) {
+  const Verdict& verdict = event.verdict;
+  const Names names{event.user, verdict.tool->name,
+                    verdict.previous == nullptr ? std::string_view() : verdict.previous->name,
+                    event.destination};
   for (const Reason& reason : reasons) {
     if (!std::exchange(first, false)) out.append(1, ',');
     out.append("{\"name\":\"").append(signal_name(reason.signal)).append("\",\"p\":");
@@ -336,7 +385,9 @@ void append_reasons(std::string& out, const Event& event, const Verdict& verdict
 }
 
 // `risk_pre` decides before the call; `risk` and `verdict` are those with all that is known after it.
-void append_score(std::string& out, const Event& event, const Verdict& verdict, const Aftermath& after) {
+void append_score(std::string& out, const Running& event) {
+  const Verdict& verdict = event.verdict;
+  const Aftermath& after = event.after;
   out.append("{\"event_id\":");
   quote(out, event.id);
   out.append(",\"risk\":");
@@ -347,13 +398,13 @@ void append_score(std::string& out, const Event& event, const Verdict& verdict, 
       .append(name_of(std::max(verdict.decision, after.decision)))
       .append("\",\"signals\":[");
   bool first = true;
-  append_reasons(out, event, verdict, after.reasons, first);
+  append_reasons(out, event, after.reasons, first);
   std::vector<Reason> before = verdict.reasons;
   std::erase_if(before, [&](const Reason& one) {
     return std::any_of(after.reasons.begin(), after.reasons.end(),
                        [&](const Reason& other) { return other.signal == one.signal; });
   });
-  append_reasons(out, event, verdict, before, first);
+  append_reasons(out, event, before, first);
   out.append("]}\n");
 }
 
@@ -363,8 +414,9 @@ class Callers {
   explicit Callers(Engine& engine) : engine_(engine) {}
   const CallerPtr& of(const Event& event) {
     const Hasher& hasher = engine_.hasher();
-    const std::uint64_t key = hasher.pair(hasher.text(event.tenant, event.user), hasher.text(event.agent),
-                                          hasher.text(event.session));
+    const std::uint64_t key =
+        hasher.pair(hasher.text(event.tenant, event.user), hasher.text(event.agent, event.group),
+                    hasher.text(event.session, event.token));
     if (known_.size() >= kMostCallers) known_.clear();
     CallerPtr& caller = known_[key];
     if (!caller) {
@@ -372,8 +424,9 @@ class Callers {
       caller->tenant = event.tenant;
       caller->user = event.user;
       caller->agent = event.agent;
-      caller->group = event.agent;
+      caller->group = event.group;
       caller->session = event.session;
+      caller->token = event.token;
     }
     return caller;
   }
@@ -381,6 +434,53 @@ class Callers {
  private:
   Engine& engine_;
   std::unordered_map<std::uint64_t, CallerPtr> known_;
+};
+
+// Calls between their beginning and their end. Ends come in the order of their times, scores in that of the
+// events.
+class Course {
+ public:
+  explicit Course(Engine& engine) : engine_(engine) {}
+
+  void begin(const Event& event, Verdict verdict) {
+    Running running;
+    running.id = event.id;
+    running.user = event.user;
+    if (!event.arguments.destinations.empty()) running.destination = event.arguments.destinations.front();
+    running.outcome = event.ok ? Outcome::kOk : Outcome::kToolError;
+    running.cost = event.cost;
+    running.ended = verdict.ticket == 0;
+    running.verdict = std::move(verdict);
+    if (!running.ended) ends_.emplace(event.ts + event.duration, first_ + running_.size());
+    running_.push_back(std::move(running));
+  }
+
+  // Ends what ended by then.
+  void until(double now) {
+    while (!ends_.empty() && (ends_.top().first <= now || ends_.size() > InFlight::kMost)) {
+      const auto [at, number] = ends_.top();
+      ends_.pop();
+      Running& running = running_[number - first_];
+      running.after = engine_.observe(running.verdict.ticket, running.outcome, running.cost, at);
+      running.ended = true;
+    }
+  }
+
+  // The next event whose score is complete, nullptr when there is none; valid until forget().
+  const Running* next() const {
+    return !running_.empty() && running_.front().ended ? &running_.front() : nullptr;
+  }
+  void forget() {
+    running_.pop_front();
+    ++first_;
+  }
+
+ private:
+  using End = std::pair<double, std::uint64_t>;  // time and number
+  Engine& engine_;
+  std::deque<Running> running_;
+  std::uint64_t first_ = 0;  // number of the front
+  std::priority_queue<End, std::vector<End>, std::greater<>> ends_;
 };
 
 }  // namespace
@@ -392,8 +492,16 @@ ReplayResult replay(Engine& engine, const InstancePolicy& policy, const ReplayJo
   LineWriter scores(job.target);
   EventReader reader(engine.hasher());
   Callers callers(engine);
+  Course course(engine);
   ReplayResult result;
   std::string out;
+  const auto write_complete = [&] {
+    for (const Running* done = course.next(); done != nullptr; done = course.next()) {
+      ++result.verdicts[static_cast<std::size_t>(std::max(done->verdict.decision, done->after.decision))];
+      append_score(out, *done);
+      course.forget();
+    }
+  };
   std::string_view line;
   for (std::uint64_t number = 1; lines.next(line); ++number) {
     if (line.empty() || line == "\r") continue;
@@ -405,21 +513,19 @@ ReplayResult replay(Engine& engine, const InstancePolicy& policy, const ReplayJo
       ++result.skipped;
       continue;
     }
-    const Verdict verdict =
-        engine.check(policy, callers.of(*event), "", event->tool, event->arguments, event->ts);
-    Aftermath after;
-    if (verdict.ticket != 0)
-      after = engine.observe(verdict.ticket, event->ok ? Outcome::kOk : Outcome::kToolError, event->cost,
-                             event->ts);
+    course.until(event->ts);
+    course.begin(*event, engine.check(policy, callers.of(*event), event->server, event->tool,
+                                      event->arguments, event->ts));
     ++result.events;
-    ++result.verdicts[static_cast<std::size_t>(std::max(verdict.decision, after.decision))];
-    append_score(out, *event, verdict, after);
+    write_complete();
     if (out.size() >= kBuffer / 2) {
       scores.write(out);
       out.clear();
     }
     if (result.events % kProgressEvery == 0) progress(lines.at(), lines.size(), result.events);
   }
+  course.until(std::numeric_limits<double>::infinity());
+  write_complete();
   scores.write(out);
   scores.close();
   progress(lines.size(), lines.size(), result.events);

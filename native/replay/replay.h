@@ -3,6 +3,9 @@
 //
 // Event: {event_id, ts, tenant, user, agent, session, tool, args, ok, cost, duration}; ts in seconds since
 // the epoch, UTC, ascending. event_id, ts, user and tool are required. The agent is taken as the peer group.
+// A call ends `duration` seconds after it began, among the calls that follow.
+// What `export` wrote also has group (the peer group), token, server, and instead of args their digest and
+// facts.
 // Score: {event_id, risk, risk_pre, verdict, signals: [{name, p, value, baseline, explanation}]}.
 #pragma once
 

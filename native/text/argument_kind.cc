@@ -9,6 +9,9 @@
 namespace tool_firewall {
 namespace {
 
+constexpr std::array<std::string_view, 7> kNames = {"address", "domain", "host",     "account",
+                                                    "folder",  "value",  "magnitude"};
+
 constexpr std::size_t kMostLetters = 4;  // of an account
 constexpr std::size_t kLeastDigits = 8;
 constexpr std::string_view kScheme = "://";
@@ -76,18 +79,27 @@ bool has_scheme(std::string_view text) {
                      [](char c) { return is_letter(c) || is_digit(c) || c == '+' || c == '-' || c == '.'; });
 }
 
-// The host of a URL; of one that RFC 3986 does not allow all of it, which is just as new a destination.
-std::string_view host_of_url(std::string_view text) {
+// False when RFC 3986 does not allow such a URL.
+bool parse_host(std::string_view url, std::string_view& host) {
   UriUriA uri;
   const char* wrong = nullptr;
-  if (uriParseSingleUriExA(&uri, text.data(), text.data() + text.size(), &wrong) != URI_SUCCESS) return text;
-  const std::string_view host =
-      uri.hostText.first == nullptr
-          ? std::string_view()
-          : std::string_view(uri.hostText.first,
-                             static_cast<std::size_t>(uri.hostText.afterLast - uri.hostText.first));
+  if (uriParseSingleUriExA(&uri, url.data(), url.data() + url.size(), &wrong) != URI_SUCCESS) return false;
+  host = uri.hostText.first == nullptr
+             ? std::string_view()
+             : std::string_view(uri.hostText.first,
+                                static_cast<std::size_t>(uri.hostText.afterLast - uri.hostText.first));
   uriFreeUriMembersA(&uri);
-  return host;
+  return true;
+}
+
+// The host of a URL. Where only what follows the host is wrong, as unescaped letters often are, the host
+// still says where it leads. Of anything else all of it counts, which is just as new a destination.
+std::string_view host_of_url(std::string_view text) {
+  std::string_view host;
+  if (parse_host(text, host)) return host;
+  if (std::any_of(text.begin(), text.end(), is_space)) return text;
+  const std::size_t after = text.find_first_of("/?#", text.find(kScheme) + kScheme.size());
+  return parse_host(text.substr(0, after), host) ? host : text;
 }
 
 bool has_www(std::string_view text) {
@@ -152,10 +164,12 @@ bool folder_of(std::string_view text, std::string& buffer, std::string_view& fol
 
 }  // namespace
 
-std::string_view name_of(ArgumentKind kind) {
-  constexpr std::array<std::string_view, 7> kNames = {"address", "domain", "host",     "account",
-                                                      "folder",  "value",  "magnitude"};
-  return kNames.at(static_cast<std::size_t>(kind));
+std::string_view name_of(ArgumentKind kind) { return kNames.at(static_cast<std::size_t>(kind)); }
+
+std::optional<ArgumentKind> kind_named(std::string_view name) {
+  const auto found = std::find(kNames.begin(), kNames.end(), name);
+  if (found == kNames.end()) return std::nullopt;
+  return static_cast<ArgumentKind>(found - kNames.begin());
 }
 
 TextFacts facts_of(std::string_view text, std::string& buffer) {

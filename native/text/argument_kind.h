@@ -4,6 +4,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <string_view>
 
@@ -18,6 +19,7 @@ constexpr bool is_identity(ArgumentKind kind) { return kind < ArgumentKind::kVal
 
 // address | domain | host | account | folder | value | magnitude
 std::string_view name_of(ArgumentKind kind);
+std::optional<ArgumentKind> kind_named(std::string_view name);
 
 inline constexpr std::size_t kLongestValue = 40;  // bytes; longer text is prose, and always new
 inline constexpr std::size_t kLongestUrl = 200;   // bytes; what is longer, and no URL with a scheme, is prose

@@ -13,6 +13,8 @@
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
+#include <optional>
+#include <span>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -113,5 +115,10 @@ class ArgumentReader {
   std::uint64_t low_ = 0;
   std::uint64_t high_ = 0;
 };
+
+// Facts as text that survives any file format, and back: "host 0123456789abcdef fedcba9876543210;value+ ...",
+// with a + where a fact is of the same text as the one before. Nothing for what is no such text.
+std::string to_text(std::span<const ArgumentFact> facts);
+std::optional<std::vector<ArgumentFact>> facts_from(std::string_view text);
 
 }  // namespace tool_firewall

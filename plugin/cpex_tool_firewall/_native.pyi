@@ -34,7 +34,7 @@ class Policy:
 class Reason:
     """One signal's share in a verdict."""
 
-    signal: Final[str]  # novelty | novel_path | off_hours | frequency | burst
+    signal: Final[str]  # one of SIGNALS
     p: Final[float]  # how rare such a value is for this peer group, 0..1
     value: Final[float]
     baseline: Final[float]
@@ -49,12 +49,28 @@ class Verdict:
     decision: Final[str]  # allow | audit (risk >= 1/3) | deny (risk >= threshold, or not inspectable)
     blocked: Final[bool]  # decision is deny and the mode in force is block
     mode: Final[str]  # the mode in force for this call
+    snoozed: Final[bool]  # a snooze was in force: nothing is said, nothing stopped
     notable: Final[bool]  # decision is not allow: reasons and incident are worth reading
     uninspectable: Final[str]  # "" or why the arguments could not be inspected: depth | size | type
     incident: Final[str]  # "tf-<12 hex>", names this call in records and texts
     session_context: Final[str]  # tool called before in this session, "" at its start
     @property
     def reasons(self) -> list[Reason]: ...  # strongest first; empty for an ordinary call
+
+@final
+class Aftermath:
+    """What only the end of a call showed: it would have been listed or stopped, had all been known before."""
+
+    told: Final[bool]  # it was denied before it ran, and warned about
+    risk: Final[float]
+    decision: Final[str]  # audit | deny
+    mode: Final[str]  # that was in force when it was checked
+    snoozed: Final[bool]
+    incident: Final[str]
+    tool: Final[str]
+    user: Final[str]
+    @property
+    def reasons(self) -> list[Reason]: ...  # of the signals measured at the end, strongest first
 
 @final
 class Engine:
@@ -80,19 +96,36 @@ class Engine:
         tenant_zones: Mapping[str, str] = ...,
         user_zones: Mapping[str, str] = ...,
         journaling: bool = False,  # True: keep records for drain()
+        rate_spike_floor: float = 100.0,  # calls of a tool in an hour
+        burn_spike_floor: float = 1.0,  # cost of a tool in an hour
+        session_budget: float = 0.0,  # cost; 0: no limit
+        day_budget: float = 0.0,  # cost of a user's day; 0: no limit
+        tenant_thresholds: Mapping[str, float] = ...,
+        tool_thresholds: Mapping[str, float] = ...,
+        user_thresholds: Mapping[str, float] = ...,
+        record_destinations: bool = True,  # hosts in clear in the records
+        learn_groups: bool = False,  # peer groups by tool use, for users that are in none
     ) -> None: ...
     def caller(
         self, tenant: str, user: str, *, agent: str = "", group: str = "", session: str = "", token: str = ""
     ) -> Caller: ...  # group "" = the tenant itself is the peer group
     def policy(
-        self, *, mode: str = "learning", threshold: float = 0.5, exempt_tools: Sequence[str] = ...
+        self,
+        *,
+        mode: str = "learning",
+        threshold: float = 0.5,
+        exempt_tools: Sequence[str] = ...,
+        own_threshold: bool = False,  # it was said for this tool: goes before the tenant's
     ) -> Policy: ...
     def check(
         self, policy: Policy, caller: Caller, server: str, tool: str, args: object, now: float
     ) -> Verdict:
         """Scores one call before it runs, counts it in the rates, and queues its record. args: dict or None."""
-    def observe(self, ticket: int, outcome: str, now: float) -> bool:
-        """Learns from a call that ran. outcome: ok | tool_error | timeout | unreachable. False: unknown ticket (counted)."""
+    def observe(self, ticket: int, outcome: str, now: float, cost: float = ...) -> bool | Aftermath:
+        """Learns from a call that ran. outcome: ok | tool_error | timeout | unreachable. cost: NaN when not known.
+        False: unknown ticket (counted). True: nothing more to say."""
+    def facts(self, args: object) -> dict[str, Any]:
+        """What is kept of arguments: {arguments: digest in hex, facts: text for encode_call(), destinations: [host]}."""
     def drain(self, limit: int) -> list[tuple[int, int, bytes]]:
         """Takes up to `limit` records out of the queue, oldest first, as packs (kind, number of records, bytes). None is
         given twice: what could not be stored is for the caller to keep."""
@@ -117,15 +150,22 @@ class Engine:
     ) -> str: ...
     def modes(self) -> list[dict[str, Any]]:
         """Control records in force, most general first: {scope: {tenant, tool, user}, mode, since, by, why}."""
+    def snoozes(self) -> list[dict[str, Any]]:
+        """Snoozes, most general first: {scope: {tenant, tool, user}, until, first, by, why}; some may have run out."""
+    def news(self, tenant: str = "", user: str = "") -> list[dict[str, Any]]:
+        """What was first seen in a call worth listing and waits for an operator, by tenant, user, time: {tenant, user,
+        id, kind: tool | step | argument, what: address | host | account | "", tool, from, since, risk,
+        state: listed | held | rejected, until (s, of a held one)}. "" means all."""
     def summary(self) -> dict[str, Any]:
         """{calls, users, tools, tenants, memory_bytes, since, last, in_flight, decisions: {allow, audit, deny}}; since and last in s,
         0 before the first call. Counts applied records too."""
     def principals(self) -> list[dict[str, Any]]:
-        """{tenant, user, group, calls, first, last} of every learned principal."""
+        """{tenant, user, group, calls, first, last, bytes (of memory)} of every learned principal."""
     def baseline(self, tenant: str, user: str) -> dict[str, Any] | None:
-        """What was learned of one principal: {tenant, user, group, zone, calls, first, last,
+        """What was learned of one principal: {tenant, user, group, group_from (configuration | learned | tenant), zone, calls, first, last,
         tools: [{tool, server, count, share}], steps: [{from, to, count}] (from "": start of a session),
-        hours: {weekday: [24], weekend: [24]}, held: [{kind: tool | step | skip, tool, from, until}],
+        hours: [24] (on how many days there was a call in that local hour),
+        held: [{kind: tool | step | skip | argument, tool, from, until}],
         signals: {frequency: {usual_60s, high_60s, usual_600s, ...}, burst: {record_60s, days_over_limit, exempt},
         novelty: {recent_calls, recent_new}}}. Counts are decayed. None for an unknown principal."""
     def counters(self) -> dict[str, int]:
@@ -173,7 +213,7 @@ def encode_control(
     by: str,
     why: str,
 ) -> bytes:
-    """A control record. action: "mode" (value: learning | warn | shadow | block | "" to clear)."""
+    """A control record; native/journal/record.h says which actions there are."""
 
 def encode_call(
     *,
@@ -189,10 +229,13 @@ def encode_call(
     server: str = "",
     tool: str,
     blocked: bool = False,
+    arguments: str = "",  # digest, 16 hex digits; "" for none
+    facts: str = "",
+    destinations: Iterable[str] = ...,
 ) -> bytes:
     """A call record for history that was not seen live (imports, tests)."""
 
-def encode_outcome(*, ts: float, worker: int, seq: int, outcome: str) -> bytes:
+def encode_outcome(*, ts: float, worker: int, seq: int, outcome: str, cost: float = ...) -> bytes:
     """What became of the call with the same worker and seq."""
 
 def pack(records: Sequence[bytes]) -> list[tuple[int, int, bytes]]:

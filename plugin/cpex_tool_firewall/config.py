@@ -16,12 +16,21 @@ import re
 import sys
 import types
 import typing
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal
 from zoneinfo import ZoneInfo
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+from jsonpointer import JsonPointer, JsonPointerException
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    model_validator,
+)
 from pydantic.fields import FieldInfo
 
 from .journal.redis_address import check_prefix, check_url
@@ -32,6 +41,9 @@ TABLE_END: Final = "<!-- settings:end -->"
 # What a binding for one tool may set for itself. Everything else describes the state that all tools of a
 # process share, so it comes from the first configuration the process loads.
 TOOL_OVERRIDES: Final = frozenset({"mode", "threshold", "uninspectable_exempt_tools"})
+
+MODE_ALIASES: Final = {"detection": "learning", "audit": "warn", "enforce": "block"}
+"""Other names of the modes, as other products have them; ours are what is stored and shown."""
 
 _HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+\Z")
 _SHOWN_CHARACTERS = 80
@@ -59,11 +71,25 @@ def _header(name: str) -> str:
     return name.lower()
 
 
+def _pointer(text: str) -> str:
+    try:
+        JsonPointer(text)
+    except JsonPointerException as error:
+        raise ValueError(f"{_shown(text)} is not a JSON pointer") from error
+    return text
+
+
 RedisUrl = Annotated[str, AfterValidator(check_url)]
 RedisPrefix = Annotated[str, AfterValidator(check_prefix)]
 ZoneName = Annotated[str, AfterValidator(_zone)]
 HeaderName = Annotated[str, AfterValidator(_header)]
-Mode = Literal["learning", "warn", "shadow", "block"]
+Mode = Annotated[
+    Literal["learning", "warn", "shadow", "block"],
+    BeforeValidator(lambda name: MODE_ALIASES.get(name, name) if isinstance(name, str) else name),
+]
+Threshold = Annotated[float, Field(ge=0.34, le=1.0)]
+Cost = Annotated[float, Field(ge=0.0, le=1e9)]
+CostPointer = Annotated[str, AfterValidator(_pointer)]
 
 
 class Settings(BaseModel):
@@ -86,6 +112,22 @@ class Settings(BaseModel):
         description="The risk from which a call is warned about or blocked. 0.5 is about 1 in 1,000 "
         "ordinary calls, 0.667 about 1 in 10,000.",
     )
+    tenant_thresholds: dict[str, Threshold] = Field(
+        default_factory=dict,
+        description="Another threshold for a tenant (the gateway's team id). A threshold in a tool's own "
+        "binding "
+        "goes before it.",
+    )
+    tool_thresholds: dict[str, Threshold] = Field(
+        default_factory=dict,
+        description="Another threshold for a tool, as its server names it. Goes before the tenant's.",
+    )
+    user_thresholds: dict[str, Threshold] = Field(
+        default_factory=dict,
+        description="Another threshold for a user, written exactly as the gateway writes the user. Goes "
+        "before "
+        "the tool's.",
+    )
     burst_threshold: int = Field(
         default=20,
         ge=2,
@@ -95,6 +137,45 @@ class Settings(BaseModel):
     )
     burst_window_seconds: float = Field(
         default=60, ge=1, le=3600, description="Length of the burst window, in seconds."
+    )
+    rate_spike_calls: int = Field(
+        default=100,
+        ge=1,
+        le=10_000_000,
+        description="How often a tool must be called in an hour, by everybody of a tenant together, before "
+        "`rate_spike` looks at it. Until there is a week to compare with, this alone decides.",
+    )
+    burn_spike_cost: Cost = Field(
+        default=1.0,
+        description="What a tool must cost in an hour, for everybody of a tenant together, before "
+        "`burn_spike` "
+        "looks at it. Until there is a week to compare with, this alone decides.",
+    )
+    tool_costs: dict[str, Cost] = Field(
+        default_factory=dict,
+        description="What a call of a tool costs, by the tool's name on its server, in whatever unit you "
+        "like. "
+        "Without this and the next two the cost signals are off.",
+    )
+    cost_argument: CostPointer | None = Field(
+        default=None,
+        description="Where a call's arguments say what it costs, as a JSON pointer (RFC 6901): `/max_cost`. "
+        "Goes before `tool_costs`.",
+    )
+    cost_result: CostPointer | None = Field(
+        default=None,
+        description="Where a result says what the call did cost, as a JSON pointer: `/_meta/usage/cost`, "
+        "`/structuredContent/cost`. Goes before both.",
+    )
+    session_budget: Cost | None = Field(
+        default=None,
+        description="What one session may cost; beyond it the risk is at least 0.5. null: no limit.",
+    )
+    day_budget: Cost | None = Field(
+        default=None,
+        description="What one user may spend in a day of the user's time zone; beyond it the risk is at "
+        "least "
+        "0.5. null: no limit.",
     )
     learning_days: float = Field(
         default=0,
@@ -131,6 +212,12 @@ class Settings(BaseModel):
         description="Users who are compared with each other: group name to list of users. A user may be in "
         "one group only; whoever is in none is compared with the whole tenant.",
     )
+    learn_peer_groups: bool = Field(
+        default=True,
+        description="Users who are in no peer group and have no trusted agent are compared with those who "
+        "use "
+        "the same tools, as learned, instead of with the whole tenant.",
+    )
     trusted_agent_header: HeaderName | None = Field(
         default=None,
         description="Request header that names the agent; users in no peer group are then compared with "
@@ -147,6 +234,12 @@ class Settings(BaseModel):
         description="What happens in `block` mode while calls cannot be recorded for more than a second. "
         "`best_effort`: they go on, and their records wait in memory. `strict`: they are stopped. Decisions "
         "hold either way, and are then recorded on standard error.",
+    )
+    record_destinations: bool = Field(
+        default=True,
+        description="Whether records name the hosts that stand in the arguments. Everything else in them is "
+        "kept "
+        "as keyed digests only, and with `false` hosts are too.",
     )
     uninspectable_exempt_tools: list[str] = Field(
         default_factory=list,
@@ -266,6 +359,11 @@ class Settings(BaseModel):
             )
         return self
 
+    @property
+    def has_costs(self) -> bool:
+        """Whether anything says what calls cost; without it the cost signals are off."""
+        return bool(self.tool_costs) or self.cost_argument is not None or self.cost_result is not None
+
     def group_of(self) -> dict[str, str]:
         """User to peer group, for looking up; users in no group are absent."""
         return {user: group for group, users in self.peer_groups.items() for user in users}
@@ -296,13 +394,21 @@ def load(mapping: Mapping[str, Any] | None) -> Settings:
 
 def accepted(field: FieldInfo) -> str:
     """What a setting takes, in words: ``learning | warn``, ``number, 0.34 to 1``, ``list of text``."""
+    return _with_bounds(_type_words(field.annotation, field.metadata), field.metadata)
+
+
+def _constraints(metadata: tuple[Any, ...]) -> list[Any]:
+    """Of an annotation: what its Field()s say, and the rest."""
+    return [part for item in metadata for part in (item.metadata if isinstance(item, FieldInfo) else [item])]
+
+
+def _with_bounds(words: str, metadata: Iterable[Any]) -> str:
     low = high = None
-    for item in field.metadata:
+    for item in metadata:
         low = getattr(item, "ge", low)
         high = getattr(item, "le", high)
-    words = _type_words(field.annotation, field.metadata)
     if low is not None and high is not None:
-        words += f", {low:g} to {high:g}" if high < 1_000_000 else f", {low} to {high}"
+        words += f", {low:g} to {high:g}" if high < 1_000_000 else f", {low:g} to {high:.0f}"
     return words
 
 
@@ -369,11 +475,13 @@ def _type_words(annotation: Any, metadata: list[Any] | tuple[Any, ...] = ()) -> 
         return "header name"
     if any(getattr(item, "func", None) is check_url for item in metadata):
         return "redis://host:6379/0, rediss://host:6379/0 or unix:///path"
+    if any(getattr(item, "func", None) is _pointer for item in metadata):
+        return "JSON pointer"
     if any(getattr(item, "func", None) is check_prefix for item in metadata):
         return "1 to 64 of a-z A-Z 0-9 . _ : -"
     origin, arguments = typing.get_origin(annotation), typing.get_args(annotation)
     if origin is Annotated:
-        return _type_words(arguments[0], arguments[1:])
+        return _with_bounds(_type_words(arguments[0], arguments[1:]), _constraints(arguments[1:]))
     if origin is Literal:
         return " | ".join(map(str, arguments))
     if origin in (types.UnionType, typing.Union):

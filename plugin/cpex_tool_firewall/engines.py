@@ -31,6 +31,15 @@ def build_engine(settings: Settings, key: bytes, *, worker: int = 0, journaling:
             tenant_zones=settings.tenant_time_zones,
             user_zones=settings.user_time_zones,
             journaling=journaling,
+            rate_spike_floor=settings.rate_spike_calls,
+            burn_spike_floor=settings.burn_spike_cost,
+            session_budget=settings.session_budget or 0.0,
+            day_budget=settings.day_budget or 0.0,
+            tenant_thresholds=settings.tenant_thresholds,
+            tool_thresholds=settings.tool_thresholds,
+            user_thresholds=settings.user_thresholds,
+            record_destinations=settings.record_destinations,
+            learn_groups=settings.learn_peer_groups,
         )
     except TypeError:
         # Its text would list the arguments, and with them the key.

@@ -63,7 +63,10 @@ class Importer:
         self._open: dict[tuple[int, int], None] = {}  # stored, and not known to have ended
 
     def call(self, *, ts: float, worker: int, seq: int, **fields: Any) -> None:
-        """One call; fields as encode_call() takes them. Raises JournalError."""
+        """One call; fields as encode_call() takes them. Raises JournalError, and ValueError for digests or
+        facts that are none, with nothing done.
+        """
+        record = encode_call(ts=ts, worker=worker, seq=seq, **fields)
         found = self.summary
         found.calls += 1
         found.users.add((fields["tenant"], fields["user"]))
@@ -72,12 +75,12 @@ class Importer:
         found.first = min(found.first, ts)
         found.last = max(found.last, ts)
         self._calls.append((worker, seq))
-        self._add(encode_call(ts=ts, worker=worker, seq=seq, **fields))
+        self._add(record)
 
-    def ended(self, *, ts: float, worker: int, seq: int, outcome: str) -> None:
-        """How a call ended. Raises JournalError."""
+    def ended(self, *, ts: float, worker: int, seq: int, outcome: str, cost: float = math.nan) -> None:
+        """How a call ended; NaN: nobody knows what it cost. Raises JournalError."""
         self._endings.append((worker, seq))
-        self._add(encode_outcome(ts=ts, worker=worker, seq=seq, outcome=outcome))
+        self._add(encode_outcome(ts=ts, worker=worker, seq=seq, outcome=outcome, cost=cost))
 
     def close(self) -> None:
         """Stores what is left, so that it survives a power loss. Raises JournalError."""

@@ -43,8 +43,9 @@ from cpex.framework import (  # type: ignore[import-untyped]
 )
 
 from . import metrics, response, runtime, second_sink
-from ._native import Policy, Verdict, screener
+from ._native import Aftermath, Policy, Verdict, screener
 from .config import TOOL_OVERRIDES, ConfigError, Settings, load
+from .cost import UNKNOWN, CostReader
 from .freshness import TAIL_ALARM, TAIL_ALARM_TEXT, Freshness
 from .names import printable
 from .outcome import outcome_of
@@ -53,6 +54,9 @@ from .state import StateError
 
 HANDOVER: Final = "tool_firewall"
 """Key in global_context.state: the ticket of the call whose result is to come, 0 for none."""
+
+COST_HANDOVER: Final = "tool_firewall_cost"
+"""Key beside it: what the arguments say that the call costs; only where a setting points into them."""
 
 _LEARNING: Final = "learning"
 _BLOCK: Final = "block"
@@ -92,6 +96,8 @@ class ToolFirewallPlugin(Plugin):  # type: ignore[misc]
         self._freshness = Freshness()
         self._templates: list[dict[str, Any]] = []
         self._degraded = False
+        # None where nothing says what calls cost.
+        self._costs = CostReader(self._settings, _cost_unreadable) if self._settings.has_costs else None
         # The functions the hooks call, bound once: None while there is no runtime.
         self._screen: Any = None
         self._observe: Any = None
@@ -117,6 +123,8 @@ class ToolFirewallPlugin(Plugin):  # type: ignore[misc]
             server, tool = "", payload.name
             if about.metadata:
                 server, tool = _tool(about.metadata, tool)
+            if self._costs is not None and self._costs.reads_arguments:
+                about.state[COST_HANDOVER] = self._costs.of_arguments(payload.args)
             answer = self._screen(self._resolve(about), server, tool, payload.args, now, about.state)
             if answer.__class__ is not Verdict:
                 return answer
@@ -133,12 +141,21 @@ class ToolFirewallPlugin(Plugin):  # type: ignore[misc]
             ticket = context.global_context.state.get(HANDOVER)
             if ticket:
                 if self._observe is not None:
-                    self._observe(ticket, outcome_of(payload.result), time())
+                    cost = UNKNOWN if self._costs is None else self._cost(payload, context)
+                    after = self._observe(ticket, outcome_of(payload.result), time(), cost)
+                    if after.__class__ is Aftermath:
+                        _tell_after(after)
             elif ticket is None:
                 runtime.events["post_without_pre"] += 1  # a gRPC tool has no pre hook
         except Exception as error:  # noqa: BLE001  the tool ran; its result is not withheld for our error
             _report("post", error)
         return response.post_result({})
+
+    def _cost(self, payload: ToolPostInvokePayload, context: PluginContext) -> float:
+        about = context.global_context
+        tool = _tool(about.metadata, payload.name)[1] if about.metadata else payload.name
+        said = about.state.get(COST_HANDOVER, UNKNOWN)
+        return UNKNOWN if self._costs is None else self._costs.of(tool, payload.result, said)
 
     async def initialize(self) -> None:
         """Nothing to do: the runtime runs since the constructor."""
@@ -169,6 +186,7 @@ class ToolFirewallPlugin(Plugin):  # type: ignore[misc]
             mode=self._settings.mode,
             threshold=self._settings.threshold,
             exempt_tools=self._settings.uninspectable_exempt_tools,
+            own_threshold=self._settings.threshold != found.settings.threshold,
         )
         self._resolve, self._observe = found.callers.resolve, found.engine.observe
         self._freshness, self._degraded = found.freshness, False
@@ -362,6 +380,25 @@ def _settings(config: PluginConfig) -> Settings:
         )
         return base
     return mine
+
+
+def _tell_after(after: Aftermath) -> None:
+    """A call turned out to be unusual when it had ended: it cannot be stopped any more, but told of."""
+    if after.decision != "deny" or after.told or after.mode == _LEARNING or after.snoozed:
+        return
+    logger.warning(
+        "tool firewall unusual call, seen after it ran: %s by %s, signals %s, risk %.3f, incident %s. %s",
+        printable(after.tool),
+        printable(after.user),
+        ",".join(reason.signal for reason in after.reasons),
+        after.risk,
+        after.incident,
+        printable(" ".join(reason.text for reason in after.reasons)),
+    )
+
+
+def _cost_unreadable() -> None:
+    runtime.events["cost_unreadable"] += 1
 
 
 def _wrong_binding(what: str) -> None:

@@ -37,6 +37,7 @@ _FASTEST: Final = 1
 _TEXTS: Final = (
     *("tenant", "user", "agent", "group", "session", "token", "server", "tool", "previous"),
     *("decision", "mode", "uninspectable", "incident", "outcome", "action", "value", "by", "why"),
+    *("arguments", "facts", "loop"),
 )
 
 
@@ -103,7 +104,7 @@ class ParquetWriter:
         reason = pa.struct(
             [
                 ("signal", text),
-                *((n, pa.float64()) for n in ("p", "value", "baseline")),
+                *((n, pa.float64()) for n in ("p", "value", "baseline", "z_score")),
                 ("explanation", text),
             ]
         )
@@ -118,6 +119,9 @@ class ParquetWriter:
                 ("blocked", pa.bool_()),
                 ("risk", pa.float64()),
                 ("reasons", pa.list_(reason)),
+                ("cost", pa.float64()),
+                ("snoozed", pa.bool_()),
+                ("destinations", pa.list_(text)),
             ]
         )
         self._table = pa.Table.from_pylist

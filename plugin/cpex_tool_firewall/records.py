@@ -35,10 +35,11 @@ class Selection:
     since: float | None = None  # seconds since the epoch; from here on
     until: float | None = None  # and before this
     kind: str | None = None  # one of RECORD_KINDS
-    findings: bool = False  # only calls that were listed, warned about or stopped
+    findings: bool = False  # only calls that were listed, warned about or stopped, and ends that made one so
+    ordinary: bool = True  # also ordinary calls and outcomes; without them much less is decoded
 
     def takes(self, fields: Fields) -> bool:
-        """Whether a decoded record is wanted, `findings` aside: that is a matter of the pack."""
+        """Whether a decoded record is wanted, as far as its pack does not say so already."""
         ts = fields["ts"]
         return (
             (self.kind is None or fields["kind"] == self.kind)
@@ -46,36 +47,47 @@ class Selection:
             and (self.until is None or ts < self.until)
         )
 
+    def takes_pack(self, kind: int) -> bool:
+        """Whether records of this journal Kind are wanted."""
+        if self.findings:
+            return kind == Kind.FINDING
+        return self.ordinary or kind != Kind.ORDINARY
+
 
 class JournalRecords:
-    """Iterates over what a journal holds at this moment, in the order of the journal."""
+    """Iterates over what a journal holds at this moment, in the order of the journal.
+
+    Iterating once more gives what came since.
+    """
 
     def __init__(
         self,
         journal: Journal,
         selection: Selection | None = None,
         progress: Callable[[int, int], None] | None = None,
+        *,
+        after: int = 0,
     ) -> None:
-        """progress(cursor, last cursor), after each batch."""
+        """progress(cursor, last cursor), after each batch. after: the cursor to begin after."""
         self._journal = journal
         self._selection = selection or Selection()
         self._progress = progress
+        self.cursor = after  # read up to here
         self.damaged = 0  # records that could not be read
         self.first_damage = ""  # where and what, "" while there was none
 
     def __iter__(self) -> Iterator[Fields]:
         """Decoded records (see decode_record) with their `cursor`. Raises JournalError."""
         last = self._journal.last()
-        cursor = 0
-        while cursor < last and (entries := self._journal.read_since(cursor, _BATCH)):
+        while self.cursor < last and (entries := self._journal.read_since(self.cursor, _BATCH)):
             for entry in entries:
-                cursor = entry.cursor
-                if cursor > last:
+                if entry.cursor > last:
                     return
-                if not self._selection.findings or entry.kind == Kind.FINDING:
-                    yield from self._of_pack(cursor, entry.records, entry.body)
+                self.cursor = entry.cursor
+                if self._selection.takes_pack(entry.kind):
+                    yield from self._of_pack(entry.cursor, entry.records, entry.body)
             if self._progress is not None:
-                self._progress(cursor, last)
+                self._progress(self.cursor, last)
 
     def _of_pack(self, cursor: int, count: int, body: bytes) -> Iterator[Fields]:
         try:
@@ -100,19 +112,25 @@ class JournalRecords:
 class EventJoiner:
     """Makes of calls and outcomes the events that `tool-firewall replay` reads, in the order of the calls."""
 
-    def __init__(self) -> None:
-        self._running: OrderedDict[tuple[int, int], tuple[Fields, bool]] = OrderedDict()  # event, complete
+    def __init__(self, *, findings: bool = False) -> None:
+        """findings: only of calls that were listed, warned about or stopped, before they ran or after."""
+        self._findings = findings
+        self._running: OrderedDict[tuple[int, int], _Joined] = OrderedDict()
 
     def add(self, fields: Fields) -> Iterator[Fields]:
         """Takes one decoded record; gives the events that are complete by now."""
         key = (fields["worker"], fields["seq"])
         if fields["kind"] == "call":
-            self._running[key] = (_event(fields), fields["blocked"])
+            self._running[key] = _Joined(_event(fields), fields["blocked"], fields["decision"] != "allow")
         elif fields["kind"] == "outcome" and key in self._running:
-            event, _ = self._running[key]
+            joined = self._running[key]
+            event = joined.event
             event["ok"] = fields["outcome"] == "ok"
             event["duration"] = max(fields["ts"] - event["ts"], 0.0)
-            self._running[key] = (event, True)
+            event["cost"] = fields["cost"]
+            event["risk"] = max(event["risk"], fields["risk"])
+            joined.complete = True
+            joined.finding |= fields["decision"] != "allow"
         else:
             return
         yield from self._complete(fields["ts"])
@@ -120,16 +138,29 @@ class EventJoiner:
     def rest(self) -> Iterator[Fields]:
         """The events of calls whose ending never came."""
         while self._running:
-            yield self._running.popitem(last=False)[1][0]
+            yield from self._wanted(self._running.popitem(last=False)[1])
 
     def _complete(self, now: float) -> Iterator[Fields]:
         while self._running:
-            event, complete = next(iter(self._running.values()))
-            old = now - event["ts"] > _NO_END_SECONDS or len(self._running) > _MOST_RUNNING
-            if not (complete or old):
+            first = next(iter(self._running.values()))
+            old = now - first.event["ts"] > _NO_END_SECONDS or len(self._running) > _MOST_RUNNING
+            if not (first.complete or old):
                 return
             self._running.popitem(last=False)
-            yield event
+            yield from self._wanted(first)
+
+    def _wanted(self, joined: _Joined) -> Iterator[Fields]:
+        if joined.finding or not self._findings:
+            yield joined.event
+
+
+@dataclass(slots=True)
+class _Joined:
+    """A call on its way to an event."""
+
+    event: Fields
+    complete: bool
+    finding: bool
 
 
 def event_id(worker: int, seq: int) -> str:
@@ -157,7 +188,9 @@ def to_strict_json(fields: Fields) -> str:
 
 
 def strict(value: Any) -> Any:
-    """A text that any reader of Unicode accepts; everything else as it is."""
+    """A text, or a list of texts, that any reader of Unicode accepts; everything else as it is."""
+    if isinstance(value, list):
+        return [strict(one) for one in value]
     return value.encode("utf-8", "backslashreplace").decode() if isinstance(value, str) else value
 
 
@@ -176,11 +209,19 @@ def _event(fields: Fields) -> Fields:
         "ts": fields["ts"],
         "tenant": fields["tenant"],
         "user": fields["user"],
-        "agent": fields["group"],  # what replay takes the peer group from
+        "agent": fields["agent"],
+        "group": fields["group"],
         "session": fields["session"],
         "server": fields["server"],
         "tool": fields["tool"],
         "ok": not fields["blocked"],
         "duration": None,
         "blocked": fields["blocked"],
+        "arguments": fields["arguments"],
+        "facts": fields["facts"],
+        "destinations": fields["destinations"],
+        "token": fields["token"],
+        "cost": None,
+        "risk": fields["risk"],
+        "snoozed": fields["snoozed"],
     }

@@ -87,6 +87,44 @@ WORDING: Final[dict[str, Wording]] = {
         _WAIT,
         TOO_MANY,
     ),
+    "cost": Wording(
+        "TF_COST",
+        "unusually dear calls",
+        "Stopped by the tool firewall: this session has become far dearer than usual.",
+    ),
+    "retry_loop": Wording(
+        "TF_RETRY_LOOP",
+        "the same calls again and again",
+        "Stopped by the tool firewall: the same calls are made again and again.",
+        "Do not repeat them: find out why they do not lead on, or ask the user. If they are needed, ask an "
+        "administrator to look at incident {incident}.",
+        TOO_MANY,
+    ),
+    "argument_novelty": Wording(
+        "TF_ARGUMENT_NOVELTY",
+        "unusual destination or value",
+        "Stopped by the tool firewall: this user does not normally give this tool such a destination or "
+        "value.",
+    ),
+    "rate_spike": Wording(
+        "TF_RATE_SPIKE",
+        "unusually many calls of a tool",
+        "Stopped by the tool firewall: this tool is called far more often than usual.",
+        _WAIT,
+        TOO_MANY,
+    ),
+    "burn_spike": Wording(
+        "TF_BURN_SPIKE",
+        "unusual cost of a tool",
+        "Stopped by the tool firewall: this tool costs far more than usual.",
+        _WAIT,
+        TOO_MANY,
+    ),
+    "identity_novelty": Wording(
+        "TF_IDENTITY_NOVELTY",
+        "unusual agent or token",
+        "Stopped by the tool firewall: this user is not normally seen with this agent or token.",
+    ),
     UNINSPECTABLE: Wording(
         "TF_UNINSPECTABLE",
         "arguments cannot be inspected",

@@ -44,7 +44,7 @@ from .caller import CallerResolver
 from .config import Settings
 from .engines import build_engine
 from .freshness import TAIL_ALARM, TAIL_ALARM_TEXT, Freshness
-from .journal.interface import HEARTBEAT_SECONDS, Heartbeat, Journal, JournalError, JournalLost
+from .journal.interface import HEARTBEAT_SECONDS, Heartbeat, Journal, JournalError, JournalLost, Kind
 from .journal.opening import open_journal
 from .keeper import Keeper
 from .outbox import Outbox, urgent
@@ -126,7 +126,6 @@ class Runtime:
         self._lookout = Lookout()
         self._placement = Placement()
         self._next_look = 0.0
-        self._modes: object = self.engine.modes()
         self._thread = threading.Thread(target=self._run, name="tool-firewall-journal", daemon=True)
         self._thread.start()
 
@@ -325,11 +324,11 @@ class Runtime:
 
     def _read(self) -> None:
         """Feeds the engine everything in the journal after the cursor."""
-        new = 0
+        told = False
         for _ in range(_READ_BATCHES):
             entries = self._journal.read_since(self._cursor, _READ_BATCH)
             for entry in entries:
-                new += self.engine.apply((entry.body,))
+                told |= self.engine.apply((entry.body,)) > 0 and entry.kind == Kind.CONTROL
                 self._cursor = entry.cursor
                 self._records_read += entry.records
                 self._note_digest()
@@ -340,9 +339,8 @@ class Runtime:
                 break
         else:
             self._wake.set()  # the rest at once
-        if new and (modes := self.engine.modes()) != self._modes:
-            self._modes = modes
-            self._next_beat = 0.0  # says at once that this worker follows
+        if told:
+            self._next_beat = 0.0  # an operator waits to hear that this worker follows
 
     def _watch_tail(self) -> None:
         if self.freshness.stale():

@@ -66,13 +66,21 @@ class Site:
         self._engine = build_engine(self.settings, self.state.key, worker=4711, journaling=True)
 
     def call(
-        self, user: str, tool: str, now: float, *, tenant: str = "t1", token: str = "", mode: str = "learning"
+        self,
+        user: str,
+        tool: str,
+        now: float,
+        *,
+        tenant: str = "t1",
+        token: str = "",
+        mode: str = "learning",
+        argument: str = "",
     ) -> str:
         """One call as a worker records it; returns the decision."""
         engine = self._engine
         caller = engine.caller(tenant, user, session=f"{tenant}/{user}", token=token)
         policy = engine.policy(mode=mode)
-        verdict = engine.check(policy, caller, "srv", tool, {"q": 1}, now)
+        verdict = engine.check(policy, caller, "srv", tool, {"q": argument or 1}, now)
         if verdict.ticket:
             engine.observe(verdict.ticket, "ok", now + 0.1)
         self.journal.append([Pack(*pack) for pack in engine.drain(10)])
@@ -89,6 +97,11 @@ class Site:
         """The control records in the journal."""
         decoded = [decode_record(record) for record in records_since(self.journal)]
         return [fields for fields in decoded if fields["kind"] == "control"]
+
+    def burst(self, user: str, start: float, *, calls: int = 25, mode: str = "learning") -> None:
+        """More calls at once than the limit."""
+        for n in range(calls):
+            self.call(user, "db_query", start + n * 0.5, mode=mode)
 
     def close(self) -> None:
         """Closes the journal; the folder stays."""

@@ -9,6 +9,7 @@ import pytest
 from cli_support import DAY, HOUR, MONDAY_NOON, Site, heartbeat, run
 from cpex_tool_firewall.cli.baseline import heat_strip, nearest
 from cpex_tool_firewall.config import load
+from traffic import live, stream
 
 
 @pytest.fixture
@@ -55,8 +56,9 @@ def test_show_names_tools_with_their_share(site: Site) -> None:
         for line in text.split("\nsteps")[0].splitlines()
         if line.startswith(("db_query", "export"))
     }
-    assert rows["db_query"][0] == "83.3%"
-    assert rows["export"][0] == "16.7%"
+    # Every sixth call is an export; those of the first two days were not learned: they were new.
+    assert rows["db_query"][0] == "86.4%"
+    assert rows["export"][0] == "13.6%"
     assert "96, first 2026-11-16 12:00:00 UTC" in text
 
 
@@ -76,13 +78,35 @@ def test_show_has_the_steps_between_tools(site: Site) -> None:
 def test_hours_are_in_the_users_zone_and_named(site: Site) -> None:
     text = show(site, "alice@example.com")
     assert "Europe/Berlin" in text
-    weekday = next(line for line in text.splitlines() if line.strip().startswith("weekday"))
-    strip = weekday.split("|")[1]
+    strip = next(line for line in text.splitlines() if line.strip().startswith("days")).split("|")[1]
     assert len(strip) == 24
     assert strip[13] == "█"  # noon UTC in winter
     assert strip.replace("█", "").strip() == ""
-    weekend = next(line for line in text.splitlines() if line.strip().startswith("weekend"))
-    assert weekend.split("|")[1][13] == "█"
+    # Seven days have faded a little, today has not.
+    assert "the tallest stands for 6.8 of 6.8 days with calls; 1.9 of these on weekends (decayed)" in text
+    found = json.loads(show(site, "alice@example.com", "--json"))
+    assert len(found["hours"]) == 24
+    assert found["hours"][13] == pytest.approx(found["signals"]["off_hours"]["days"])
+
+
+def test_costs_and_held_arguments(tmp_path: Path) -> None:
+    seen = Site(tmp_path / "seen")
+    assert "\ncost " not in show_nothing(seen)
+    events = stream(14)
+    sent = next(event for event in reversed(events) if event["tool"] == "send_mail")
+    live(seen, [*events, {**sent, "ts": events[-1]["ts"] + 60, "args": {"to": ["eve@evil.example"]}}])
+    text = show(seen, sent["user"])
+    assert "a recipient, host or account in the arguments of send_mail" in text
+    cost = json.loads(show(seen, sent["user"], "--json"))["signals"]["cost"]
+    assert set(cost) == {"calls", "times_usual", "times_at_first", "spent_today"}
+    assert f"cost       {cost['times_usual']:.2f} times what the same tools usually cost here" in text
+    assert f"(by {cost['calls']:.0f} calls)" in text
+    seen.close()
+
+
+def show_nothing(site: Site) -> str:
+    site.call("new", "db_query", MONDAY_NOON - 30 * DAY)
+    return show(site, "new")
 
 
 def test_rates_burst_and_what_is_still_new(site: Site) -> None:

@@ -10,13 +10,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from cli_support import DAY, MONDAY_NOON, Site, run
+from cli_support import DAY, MONDAY_NOON, Site, heartbeat, run
 from cpex_tool_firewall._native import decode_record, encode_control, pack
 from cpex_tool_firewall.alarms import Alarms
+from cpex_tool_firewall.config import load
 from cpex_tool_firewall.engines import build_engine
 from cpex_tool_firewall.journal.interface import Pack, records_since
 from cpex_tool_firewall.restoring import restore
 from cpex_tool_firewall.runtime import Runtime
+from traffic import live, stream
 
 CALLS = 4 * 12 + 12
 
@@ -155,6 +157,72 @@ def test_a_growing_file_of_foreign_events(target: Site, tmp_path: Path) -> None:
     assert all(b"secret" not in record for record in records_since(target.journal))
 
 
+def told(site: Site) -> list[Any]:
+    """What the journal says of arguments and costs, in the order of the calls."""
+    found: dict[Any, Any] = {}
+    for record in records_since(site.journal):
+        fields = decode_record(record)
+        if fields["kind"] == "call":
+            found[fields["seq"]] = [fields[name] for name in ("arguments", "facts", "destinations", "token")]
+        elif fields["kind"] == "outcome":
+            found[fields["seq"]].append((fields["outcome"], fields["cost"]))
+    return list(found.values())
+
+
+@pytest.mark.parametrize("form", ["jsonl", "events", "parquet"])
+def test_arguments_and_costs_are_carried(source: Site, target: Site, tmp_path: Path, form: str) -> None:
+    if form == "parquet":
+        pytest.importorskip("pyarrow")
+    live(target, stream(3))  # a site of its own, so that no call of the source's habit is among them
+    other = Site(tmp_path / "other")
+    take(other, str(exported(target, tmp_path / f"a.{form}", form)))
+    carried = told(other)
+    assert carried == told(target)
+    assert len({facts for _, facts, *_ in carried}) > 20
+    assert {cost for *_, (_, cost) in carried} >= {None}
+    other.close()
+
+
+def test_arguments_of_events_become_the_digests_of_this_installation(target: Site, tmp_path: Path) -> None:
+    args = {"to": "eve@evil.example", "url": "https://evil.example/x", "n": 7}
+    events = [foreign(1, args=args), foreign(2, args=None), foreign(3, args={}), foreign(4, cost=None)]
+    take(target, str(write(tmp_path / "e", events)))
+    engine = build_engine(target.settings, target.state.key)
+    made = [engine.facts(each) for each in (args, None, {}, events[3]["args"])]
+    assert [one[:3] for one in told(target)] == [
+        [one["arguments"], one["facts"], one["destinations"]] if number != 1 else ["0" * 16, "", []]
+        for number, one in enumerate(made)
+    ]
+    assert made[0]["destinations"] == ["evil.example"]
+    assert [cost for *_, (_, cost) in told(target)] == [1.0, 1.0, 1.0, None]
+    assert all(b"eve@" not in record for record in records_since(target.journal))
+
+
+def test_hosts_stay_out_where_records_are_not_to_name_them(tmp_path: Path) -> None:
+    quiet = Site(tmp_path / "quiet", load({"record_destinations": False}))
+    quiet.journal.beat("w", heartbeat(quiet.settings))
+    named = [
+        foreign(1, args={"url": "https://evil.example/x"}),
+        foreign(2, args=None, destinations=["b.example"]),
+    ]
+    take(quiet, str(write(tmp_path / "e", named)))
+    assert [hosts for _, _, hosts, *_ in told(quiet)] == [[], []]
+    assert "host " in told(quiet)[0][1]
+    quiet.close()
+
+
+def test_a_parquet_file_of_an_older_release_has_fewer_columns(
+    source: Site, target: Site, tmp_path: Path
+) -> None:
+    parquet = pytest.importorskip("pyarrow.parquet")
+    file = exported(source, tmp_path / "a.parquet", "parquet")
+    table = parquet.read_table(file).drop_columns(["arguments", "facts", "cost", "snoozed", "destinations"])
+    parquet.write_table(table, tmp_path / "old.parquet")
+    found = take(target, str(tmp_path / "old.parquet"))
+    assert (found["calls"], found["new"]) == (CALLS, CALLS)
+    assert baseline(target)["calls"] == 48
+
+
 def test_imported_calls_are_history(source: Site, target: Site, tmp_path: Path) -> None:
     source.call("alice", "delete_records", MONDAY_NOON + 3 * DAY + 5000)
     take(target, str(exported(source, tmp_path / "a", "jsonl")))
@@ -243,6 +311,17 @@ RECORD = {
         ({**RECORD, "blocked": "yes"}, "'blocked': true or false"),
         ({**RECORD, "kind": "gossip"}, "'kind': call, outcome or control"),
         ({**RECORD, "kind": "outcome", "outcome": "well"}, "'outcome': one of ok"),
+        ({**RECORD, "kind": "outcome", "outcome": "ok", "cost": -1}, "'cost': a number from 0 to 1e+12"),
+        ({**RECORD, "kind": "outcome", "outcome": "ok", "cost": True}, "'cost': a number from 0 to 1e+12"),
+        ({**RECORD, "kind": "outcome", "outcome": "ok", "cost": "1"}, "'cost': a number from 0 to 1e+12"),
+        ({**RECORD, "arguments": "12"}, "'arguments': 16 hex digits were expected"),
+        ({**RECORD, "arguments": 12}, "'arguments': text of 0"),
+        ({**RECORD, "facts": "host 12 34"}, "'facts': kind, place and value of each were expected"),
+        ({**RECORD, "facts": ["host"]}, "'facts': text of 0"),
+        ({**RECORD, "destinations": "h"}, "'destinations': a list of up to 4 texts of up to 255"),
+        ({**RECORD, "destinations": ["h"] * 5}, "'destinations': a list of up to 4 texts"),
+        ({**RECORD, "destinations": ["h" * 256]}, "'destinations': a list of up to 4 texts"),
+        ({**RECORD, "destinations": [None]}, "'destinations': a list of up to 4 texts"),
         ("x" * (1 << 20), "longer than 1 MiB"),
     ],
 )
@@ -265,6 +344,11 @@ def test_a_bad_line_is_named(source: Site, target: Site, tmp_path: Path, bad: An
         ({"user": None}, "'user'"),
         ({"ts": True}, "'ts'"),
         ({"ok": "yes"}, "'ok'"),
+        ({"cost": "dear"}, "'cost'"),
+        ({"cost": -0.5}, "'cost'"),
+        ({"args": ["secret"]}, "'args': an object was expected"),
+        ({"args": None, "facts": "secret"}, "'facts': kind, place and value"),
+        ({"args": None, "arguments": "secret"}, "'arguments': 16 hex digits"),
     ],
 )
 def test_bad_events(target: Site, tmp_path: Path, change: dict[str, Any], said: str) -> None:
@@ -272,6 +356,8 @@ def test_bad_events(target: Site, tmp_path: Path, change: dict[str, Any], said: 
     result = run("import", "--state", str(target.folder), str(file))
     assert result.exit_code == 2
     assert f"line 2: {said}" in result.stderr
+    assert "secret" not in result.output
+    assert told(target)[0][-1] == ("ok", 1.0)  # the line before is there with its end
 
 
 def test_files_that_cannot_be_read(target: Site, tmp_path: Path) -> None:

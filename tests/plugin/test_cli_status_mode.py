@@ -37,7 +37,19 @@ def test_version_and_help_name_every_command() -> None:
 
 @pytest.mark.parametrize(
     "command",
-    [["status"], ["mode"], ["baseline"], ["baseline", "list"], ["baseline", "show"], ["replay"], ["doctor"]],
+    [
+        *(
+            ["status"],
+            ["mode"],
+            ["baseline"],
+            ["baseline", "list"],
+            ["baseline", "show"],
+            ["replay"],
+            ["doctor"],
+        ),
+        *(["feed"], ["finding"], ["finding", "show"], ["events"], ["runs"]),
+        *(["snooze"], ["suppress"], ["news"], ["accept"], ["reject"]),
+    ],
 )
 def test_every_help_has_an_example(command: list[str]) -> None:
     result = run(*command, "--help")
@@ -47,7 +59,12 @@ def test_every_help_has_an_example(command: list[str]) -> None:
 
 
 @pytest.mark.parametrize(
-    "command", [["status"], ["mode"], ["mode", "block"], ["baseline", "list"], ["baseline", "show", "x"]]
+    "command",
+    [
+        *(["status"], ["mode"], ["mode", "block"], ["baseline", "list"], ["baseline", "show", "x"]),
+        *(["feed"], ["finding", "show", "tf-0123456789ab"], ["events"], ["runs", "0123abcd"]),
+        *(["snooze", "1h"], ["suppress", "burst"], ["news"], ["accept", "i-0123456789abcdef"]),
+    ],
 )
 def test_without_state_there_is_one_clear_line_and_nothing_is_made(
     command: list[str], tmp_path: Path

@@ -13,18 +13,18 @@ import json
 import math
 import os
 import sys
-from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Hashable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from cpex_tool_firewall import _native, zones
-from reference.model import Call, Model, Settings, Verdict
-from reference.people import Item
+from reference.model import After, Call, Model, Reason, Settings, Verdict
+from reference.people import Held, Item, User
 from reference.traffic import DAY, HOUR, TENANT_ZONES, USER_ZONES, ZONES, Step, Traffic
 
 CALLS = int(os.environ.get("TOOL_FIREWALL_REFERENCE_CALLS", "100000"))
@@ -40,8 +40,14 @@ UNINSPECTABLE = {"x": object()}
 # What the invented traffic must reach, or it compares less than it claims.
 MUST_MEET = (
     *("allow", "audit", "deny", "severe", "blocked"),
-    *("assumed_done", "unpaired", "full_history", "most_sessions"),
-    *("held", "held_again", "released", "floor_of_held"),
+    *("assumed_done", "unpaired", "full_history", "most_sessions", "session_gone"),
+    *("held", "held_again", "released", "floor_of_held", "listed"),
+    *("held_argument", "floor_of_argument", "egress", "most_leaves", "not_read"),
+    *("no_cost", "raised_after", "worse_after", "cost_run", "cost_drift"),
+    *("session_budget_before", "session_budget_after", "day_budget_before", "day_budget_after"),
+    *("rate_over", "rate_doubled", "rate_compared", "burn_over", "burn_doubled", "burn_compared"),
+    *("repeat", "cycle", "failed", "failures", "forgiven"),
+    *("odd_hour", "odd_weekend", "odd_session", "new_agent", "new_token"),
     *("floor_of_limit", "floor_of_record", "exempt"),
     *("rare_again", "halved", "epochs"),
     *("clock_ahead", "clock_behind", "clock_corrected", "clock_moved_on", "clock_moved_back"),
@@ -53,9 +59,10 @@ class Deviation:
     """The largest differences seen."""
 
     risk: float = 0.0
-    p: float = 0.0
+    p: float = 0.0  # relative
     number: float = 0.0
     calls: int = 0
+    ended: int = 0  # calls that were seen to end
     reasons: int = 0
 
 
@@ -64,6 +71,11 @@ def native_engine(settings: Settings) -> _native.Engine:
         KEY,
         burst_threshold=settings.burst_threshold,
         burst_window=settings.burst_window,
+        rate_spike_floor=settings.rate_spike_floor,
+        burn_spike_floor=settings.burn_spike_floor,
+        session_budget=settings.session_budget,
+        day_budget=settings.day_budget,
+        journaling=True,
         half_life_days=settings.half_life / DAY,
         new_for_hours=settings.new_for / HOUR,
         session_idle=settings.session_idle,
@@ -83,6 +95,7 @@ class Pair:
         self.callers: dict[tuple[str, ...], _native.Caller] = {}
         self.policies: dict[tuple[str, float], _native.Policy] = {}
         self.tickets: dict[int, tuple[int, int]] = {}  # by step id: of the engine, of the model
+        self.decisions: dict[int, str] = {}  # by ticket of the engine
         self.deviation = Deviation()
 
     def run(self, steps: Iterable[Step]) -> Deviation:
@@ -102,7 +115,32 @@ class Pair:
             return
         ours, theirs = self.tickets.pop(step.id)
         if ours or theirs:
-            assert self.engine.observe(ours, "ok", step.now) == self.model.observe(theirs, step.now)
+            self.end(ours, theirs, step)
+
+    def end(self, ours: int, theirs: int, step: Step) -> None:
+        expected = self.model.observe(theirs, step.now, step.ok, step.cost)
+        outcome = "ok" if step.ok else "tool_error"
+        cost = math.nan if step.cost is None else step.cost
+        was = self.decisions.pop(ours)
+        after = self.engine.observe(ours, outcome, step.now, cost)
+        recorded = self.last_record()
+        if expected is None:
+            assert (after, recorded) == (False, None)
+            return
+        assert recorded is not None and recorded["kind"] == "outcome"
+        self.compare_risk(recorded["risk"], expected)
+        self.deviation.ended += 1
+        if expected.decision == was:  # then no more is said of it
+            assert after is True
+            return
+        assert isinstance(after, _native.Aftermath)
+        assert (after.decision, after.risk) == (expected.decision, recorded["risk"])
+        self.compare_reasons(after.reasons, expected.reasons)
+
+    def last_record(self) -> dict[str, Any] | None:
+        """The last record since the last time."""
+        packs = self.engine.drain(100)
+        return _native.decode_record(_native.unpack(packs[-1][2])[-1]) if packs else None
 
     def check(self, call: Call, now: float) -> tuple[int, int]:
         expected = self.model.check(call, now)
@@ -112,23 +150,31 @@ class Pair:
             self.caller(call),
             server,
             tool,
-            {} if call.inspectable else UNINSPECTABLE,
+            call.arguments if call.inspectable else UNINSPECTABLE,
             now,
         )
+        self.decisions[verdict.ticket] = verdict.decision
+        self.engine.drain(100)
         self.compare(verdict, expected)
         return verdict.ticket, expected.ticket
 
     def compare(self, verdict: _native.Verdict, expected: Verdict) -> None:
-        risk = abs(verdict.risk - expected.risk)
-        assert math.isclose(verdict.risk, expected.risk, rel_tol=SAME, abs_tol=SAME), (
-            f"risk {verdict.risk!r}, the model says {expected.risk!r} with {expected.surprises}"
-        )
-        assert 0 <= verdict.risk <= 1
+        self.compare_risk(verdict.risk, expected)
         assert (verdict.decision, verdict.blocked) == (expected.decision, expected.blocked)
         assert verdict.session_context == expected.previous.rpartition("/")[2]
-        reasons = verdict.reasons
-        assert [one.signal for one in reasons] == [one.signal for one in expected.reasons]
-        for ours, theirs in zip(reasons, expected.reasons, strict=True):
+        self.compare_reasons(verdict.reasons, expected.reasons)
+        self.deviation.calls += 1
+
+    def compare_risk(self, risk: float, expected: Verdict | After) -> None:
+        assert math.isclose(risk, expected.risk, rel_tol=SAME, abs_tol=SAME), (
+            f"risk {risk!r}, the model says {expected}"
+        )
+        assert 0 <= risk <= 1
+        self.deviation.risk = max(self.deviation.risk, abs(risk - expected.risk))
+
+    def compare_reasons(self, reasons: list[_native.Reason], expected: list[Reason]) -> None:
+        assert [one.signal for one in reasons] == [one.signal for one in expected], expected
+        for ours, theirs in zip(reasons, expected, strict=True):
             assert 0 < ours.p <= 1
             assert math.isclose(ours.p, theirs.p, rel_tol=SAME_P), (
                 f"{ours.signal}: p {ours.p!r}, not {theirs.p!r}"
@@ -136,8 +182,6 @@ class Pair:
             self.deviation.p = max(self.deviation.p, abs(ours.p / theirs.p - 1))
             self.same_number(ours.value, theirs.value, f"{ours.signal}: value")
             self.same_number(ours.baseline, theirs.baseline, f"{ours.signal}: baseline")
-        self.deviation.risk = max(self.deviation.risk, risk)
-        self.deviation.calls += 1
         self.deviation.reasons += len(reasons)
 
     def same_number(self, ours: float, theirs: float, what: str) -> None:
@@ -162,33 +206,40 @@ class Pair:
             assert tools.keys() == counted.keys()
             for tool, count in tools.items():
                 self.same_number(count, counted[tool] / weight, f"{name}: {tool}")
-            for day in ("weekday", "weekend"):
-                for hour, count in enumerate(baseline["hours"][day]):
-                    self.same_number(
-                        count, user.counts.get(("hour", day, hour)) / weight, f"{name}: {day} {hour}"
-                    )
-            held = sorted((one["kind"], one["from"], one["tool"]) for one in baseline["held"])
-            assert held == sorted(
-                (item.kind, (item.origin or "").rpartition("/")[2], item.tool.rpartition("/")[2])
-                for item, held_item in user.held.items()
-                if held_item.since + self.model.settings.new_for > now
-            )
+            for hour, days in enumerate(self.model.hours.by_hour(user.name)):
+                self.same_number(baseline["hours"][hour], days, f"{name}: hour {hour}")
+            self.compare_news(user)
             assert baseline["signals"].keys() == facts.keys()
             for signal, expected in facts.items():
                 assert baseline["signals"][signal].keys() == expected.keys()
                 for fact, value in expected.items():
                     self.same_number(baseline["signals"][signal][fact], value, f"{name}: {signal} {fact}")
 
-    def met(self) -> Counter[str]:
-        """How often the traffic reached each case of the model."""
-        halved = sum(one.halved for peers in self.model.peers.values() for one in peers.calibrators.values())
-        return self.model.met + self.model.clock.met + Counter(epochs=self.model.decay.epoch, halved=halved)
+    def compare_news(self, user: User) -> None:
+        """What was listed of a user, for people to judge."""
+        now, new_for = self.model.clock.newest or 0.0, self.model.settings.new_for
+
+        def told(key: Hashable, held: Held) -> tuple[Any, ...]:
+            state = "held" if held.lasts(now, new_for) else "listed"
+            item = (key.kind, key.origin or "") if isinstance(key, Item) else ("argument", "")
+            kind, origin = item
+            return kind, origin.rpartition("/")[2], held.tool.rpartition("/")[2], held.since, state
+
+        news = self.engine.news(*user.name)
+        ours = sorted((one["kind"], one["from"], one["tool"], one["since"], one["state"]) for one in news)
+        theirs = [told(key, held) for key, held in user.held.items()]
+        assert ours == sorted(one for one in theirs if one[0] != "skip")
 
     def caller(self, call: Call) -> _native.Caller:
-        key = (call.tenant, call.user, call.group, call.session)
+        key = (call.tenant, call.user, call.group, call.session, call.agent, call.token)
         if key not in self.callers:
             self.callers[key] = self.engine.caller(
-                call.tenant, call.user, group=call.group, session=call.session
+                call.tenant,
+                call.user,
+                agent=call.agent,
+                group=call.group,
+                session=call.session,
+                token=call.token,
             )
         return self.callers[key]
 
@@ -200,7 +251,17 @@ class Pair:
 
 
 SETTINGS = {
-    "default": (Settings(tenant_zones=TENANT_ZONES, user_zones=USER_ZONES), (30 * DAY, 400 * DAY)),
+    "default": (
+        Settings(
+            rate_spike_floor=6,
+            burn_spike_floor=0.1,
+            session_budget=8,
+            day_budget=20,
+            tenant_zones=TENANT_ZONES,
+            user_zones=USER_ZONES,
+        ),
+        (30 * DAY, 400 * DAY),
+    ),
     "short": (
         Settings(
             half_life=2 * DAY,
@@ -208,6 +269,10 @@ SETTINGS = {
             session_idle=300,
             burst_threshold=5,
             burst_window=10,
+            rate_spike_floor=8,
+            burn_spike_floor=0.1,
+            session_budget=3,
+            day_budget=5,
             default_zone="Europe/Berlin",
             tenant_zones=TENANT_ZONES,
         ),
@@ -222,7 +287,7 @@ def test_invented_traffic_gives_the_same_verdicts(which: str) -> None:
     pair = Pair(settings)
     calls = CALLS * 3 // 5 if which == "default" else CALLS * 2 // 5
     deviation = pair.run(Traffic(seed=7, jumps=jumps).steps(calls))
-    met = pair.met()
+    met = pair.model.cases()
     print(f"\n{which}: {deviation}\n{dict(met)}")
     assert deviation.calls == calls
     if CALLS >= 100_000:
@@ -234,9 +299,13 @@ def events(path: Path) -> Iterator[Step]:
     with gzip.open(path, "rt", encoding="utf-8") as lines:
         for number, line in enumerate(lines):
             event = json.loads(line)
-            call = Call(event["tenant"], event["user"], event["agent"], event["session"], event["tool"])
+            call = Call(
+                *(event["tenant"], event["user"], event["agent"], event["session"], event["tool"]),
+                arguments=event.get("args", {}),
+                agent=event["agent"],
+            )
             yield Step(event["ts"], number, call)
-            yield Step(event["ts"], number, None)
+            yield Step(event["ts"], number, None, ok=event.get("ok", True), cost=event.get("cost"))
 
 
 @pytest.mark.skipif(not STREAMS, reason="TOOL_FIREWALL_STREAMS names no folder with labelled streams")
@@ -246,5 +315,5 @@ def test_labelled_streams_give_the_same_verdicts() -> None:
     for path in paths:
         pair = Pair(Settings())
         deviation = pair.run(events(path))
-        print(f"\n{path.parent.name}: {deviation}\n{dict(pair.met())}")
+        print(f"\n{path.parent.name}: {deviation}\n{dict(pair.model.cases())}")
         assert deviation.calls > 0

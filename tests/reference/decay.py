@@ -15,7 +15,8 @@ _FLOAT = struct.Struct("f")
 
 def float32(value: float) -> float:
     """The nearest 32-bit float."""
-    return float(_FLOAT.unpack(_FLOAT.pack(value))[0])
+    found: float = _FLOAT.unpack(_FLOAT.pack(value))[0]
+    return found
 
 
 class Decay:

@@ -21,6 +21,8 @@ class Channel:
     weight: float = 0.0
     alone_group: float = 0.0  # as a specialist: times its -ln p in the peer group
     alone_tenant: float = 0.0  # ... and in the tenant
+    strength: float = 1.0  # how many times the usual samples its prior and its tenant count
+    supported: float = 0.0  # as a specialist: how much of the sum of the others comes on top
 
 
 def share(weight: float, surprise: float) -> float:

@@ -2,15 +2,18 @@
 """Who is compared with whom, and what a call is made of."""
 
 import math
-from collections import deque
+from collections import defaultdict, deque
+from collections.abc import Hashable
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import date, datetime
 from typing import NamedTuple
 from zoneinfo import ZoneInfo
 
+from .arguments import Fact
 from .calibration import Calibrator
 from .clock import SKEW
 from .decay import Counts
+from .loop import Loop
 
 EARLIER_TOOLS = 6
 SESSIONS_PER_USER = 64
@@ -45,6 +48,9 @@ class Session:
     previous: str | None = None
     earlier: list[str] = field(default_factory=list)  # distinct tools, at most EARLIER_TOOLS
     rare_at: dict[str, float] = field(default_factory=dict)  # by channel
+    odd: int = 0  # calls at odd hours
+    spent: float = 0.0  # cost of its calls
+    loop: Loop = field(default_factory=Loop)
 
 
 @dataclass
@@ -52,13 +58,15 @@ class Peers:
     """A tenant, or a peer group inside one."""
 
     counts: Counts = field(default_factory=Counts)
-    calibrators: dict[str, Calibrator] = field(default_factory=dict)  # by channel
+    calibrators: defaultdict[str, Calibrator] = field(
+        default_factory=lambda: defaultdict(Calibrator)
+    )  # by channel
     waiting: deque[tuple[float, str, float]] = field(
         default_factory=deque
     )  # since (s), channel, prior surprise
 
     def calibrator(self, channel: str) -> Calibrator:
-        return self.calibrators.setdefault(channel, Calibrator())
+        return self.calibrators[channel]
 
     def catch_up(self, now: float) -> None:
         """Learns the rare scores that have waited an hour, and those whose clock had run ahead."""
@@ -69,13 +77,16 @@ class Peers:
 
 @dataclass
 class Held:
-    """When an item was first seen at high risk, or last stopped, and how high."""
+    """When something was first seen at notable risk, or last stopped at high risk, and how high. It is *held*
+    back at high risk, and only *listed* otherwise."""
 
     since: float  # s
     risk: float
+    tool: str
+    held: bool
 
     def lasts(self, now: float, new_for: float) -> bool:
-        return abs(now - self.since) < new_for
+        return self.held and abs(now - self.since) < new_for
 
 
 @dataclass
@@ -85,7 +96,7 @@ class User:
     group: Peers  # of the last call
     counts: Counts = field(default_factory=Counts)
     sessions: list[Session] = field(default_factory=list)
-    held: dict[Item, Held] = field(default_factory=dict)
+    held: dict[Hashable, Held] = field(default_factory=dict)  # by item, or by known_as() of a value
 
     def session(self, id_: str, now: float, idle: float) -> Session:
         """The user's session, begun anew after `idle` seconds. A new one takes the place of an idle one, or,
@@ -107,6 +118,14 @@ class User:
             self.sessions[replace] = session
         return session
 
+    def session_named(self, id_: str) -> Session | None:
+        """As it is now: begun anew perhaps, or gone."""
+        return next((session for session in self.sessions if session.id == id_), None)
+
+    def day(self, now: float) -> int:
+        """Days since 1970 on the user's clock."""
+        return datetime.fromtimestamp(math.floor(now), self.zone).toordinal() - date(1970, 1, 1).toordinal()
+
     def hour_bin(self, now: float) -> tuple[str, int]:
         """Kind of day and hour on the user's clock."""
         local = datetime.fromtimestamp(math.floor(now), self.zone)
@@ -125,7 +144,24 @@ class Scene:
     group: Peers
     tenant: Peers
     hour: tuple[str, int]
+    day: int  # on the user's clock, since 1970
     items: list[Item]  # the tool, the step, the skips
+    session: Session
+    digest: str | None  # of tool and arguments; None when those cannot be read
+    facts: list[list[Fact]]  # by leaf of the arguments
+    identities: dict[str, str]  # of the caller, by kind
+    starts_session: bool
+    odd_hour: bool = False
+    repeats: bool = False  # earlier calls of the session
+    repeated_before: bool = False  # the call before this one did
+
+    @property
+    def every_fact(self) -> list[Fact]:
+        return [fact for of_leaf in self.facts for fact in of_leaf]
+
+    @property
+    def weekend(self) -> bool:
+        return self.hour[0] == "weekend"
 
     @property
     def tool(self) -> Item:

@@ -5,7 +5,7 @@ Three tenants with and without peer groups, users with habits, a nightly batch, 
 sessions at once; on top of that bursts, strange tools that come again an hour and two days later, calls
 at odd hours, parallel calls, outcomes that come late, out of order or never, a clock that sometimes steps
 back or runs ahead, single calls dated years off, a day on which one worker of four is off, and jumps of
-months.
+months. Calls have arguments, results and costs; some go round in circles, quickly or slowly.
 """
 
 import heapq
@@ -17,6 +17,7 @@ from itertools import count
 from typing import Any
 from zoneinfo import ZoneInfo
 
+from .invented_arguments import InventedArguments
 from .model import Call
 
 MINUTE, HOUR, DAY = 60.0, 3600.0, 86400.0
@@ -38,6 +39,8 @@ class Step:
     id: int
     call: Call | None
     when: float = 0.0
+    ok: bool = True  # of an outcome
+    cost: float | None = None  # of an outcome
 
 
 @dataclass
@@ -54,6 +57,11 @@ class Person:
     pause: float  # s between calls
     between_sessions: float  # s
     sessions: int  # session names in use
+    weekends: bool  # at work then
+    agent: str
+    token: str
+    renews: bool  # the token, with every session
+    dearer: float = 0.0  # by so many nats, for now
     previous: str = ""
 
 
@@ -78,6 +86,10 @@ def people(random_: random.Random) -> list[Person]:
                     random_.choice((2.0, 15.0, 40.0)),
                     random_.choice((1.0, 4.0, 24.0)) * HOUR,
                     random_.choice((1, 3, 20)),
+                    n % 3 > 0,
+                    f"agent{n % 2}",
+                    f"token of {user}",
+                    n % 4 == 0,
                 )
             )
     found[1].sessions = 100
@@ -94,9 +106,15 @@ class Traffic:
         self.ids = count(1)
         self.ahead = 0.0  # s that jumps have added
         self.one_off = 0.0  # s by which every fourth call is off, for now
+        self.more = random.Random(seed + 1)
+        self.arguments = InventedArguments(random.Random(seed + 2))
+        self.failing: set[int] = set()  # ids of calls
+        self.dearer: dict[int, float] = {}  # by id of call: nats
         for person in self.people:
             self.at(START + self.random.expovariate(1 / DAY), "session", person)
         self.at(START + DAY, "incident")
+        self.at(START + DAY, "circle")
+        self.at(START + 5 * DAY, "dear")
         self.at(START + 4 * DAY, "clock_ahead")
         self.at(START + 9 * DAY, "one_wrong")
         self.at(START + 2 * HOUR, "batch", self.people[2])
@@ -105,8 +123,9 @@ class Traffic:
         heapq.heappush(self.queue, (when, next(self.order), what, about))
 
     def steps(self, calls: int) -> Iterator[Step]:
-        """So many calls, and the outcomes that come before the last of them."""
-        jump_every = max(2000, calls // 12)
+        """So many calls, and the outcomes that come before the last of them. Time goes on evenly, but for its
+        clocks, during the first half of them: weeks are compared with weeks."""
+        jump_every = max(1000, calls // 24)
         done = 0
         while done < calls:
             when, _, what, about = heapq.heappop(self.queue)
@@ -115,15 +134,24 @@ class Traffic:
                 now -= self.random.uniform(0, 20)
             if what == "call":
                 done += 1
-                if done % jump_every == 0:
+                if done > calls / 2 and done % jump_every == 0:
                     self.ahead += self.random.uniform(*self.jumps)
                 yield self.call(now + self.stray(), when, *about)
             elif what == "outcome":
-                yield Step(now, about[0], None, when)
+                yield self.outcome(now, when, *about)
             else:
                 getattr(self, what)(when, *about)
 
-    def call(self, now: float, when: float, person: Person, session: str, tool: str) -> Step:
+    def call(
+        self,
+        now: float,
+        when: float,
+        person: Person,
+        session: str,
+        tool: str,
+        arguments: dict[str, Any] | None = None,
+        failing: float = 0.05,
+    ) -> Step:
         id_ = next(self.ids)
         kind = self.random.random()
         latency = self.random.expovariate(1 / 2)
@@ -133,6 +161,11 @@ class Traffic:
             latency = self.random.uniform(600, 700)
         if kind < 0.97:
             self.at(when + latency, "outcome", id_)
+        if arguments is None:
+            arguments = self.arguments.of(person.tenant, person.user, tool)
+        if self.more.random() < failing:
+            self.failing.add(id_)
+        self.dearer[id_] = person.dearer
         return Step(
             now,
             id_,
@@ -145,9 +178,25 @@ class Traffic:
                 person.mode,
                 person.threshold,
                 inspectable=self.random.random() > 0.002,
+                arguments=arguments,
+                agent=person.agent,
+                token=person.token,
             ),
             when,
         )
+
+    def outcome(self, now: float, when: float, id_: int) -> Step:
+        cost: float | None = self.more.lognormvariate(-5 + self.dearer.pop(id_), 1)
+        kind = self.more.random()
+        if kind < 0.05:
+            cost = None
+        elif kind < 0.07:
+            cost = 0.0
+        elif kind < 0.08:
+            cost = self.more.uniform(1, 5)
+        ok = id_ not in self.failing
+        self.failing.discard(id_)
+        return Step(now, id_, None, when, ok, cost)
 
     def next_tool(self, person: Person) -> str:
         kind = self.random.random()
@@ -162,6 +211,10 @@ class Traffic:
 
     def session(self, when: float, person: Person) -> None:
         name = f"s{self.random.randrange(person.sessions)}"
+        if self.more.random() < 0.01:
+            person.agent = f"agent{self.more.randrange(6)}"
+        if person.renews or self.more.random() < 0.01:
+            person.token = f"token {self.more.randrange(10**6)}"
         at = when
         for _ in range(1 + int(self.random.expovariate(1 / 8))):
             self.at(at, "call", person, name, self.next_tool(person))
@@ -173,7 +226,22 @@ class Traffic:
         local = datetime.fromtimestamp(following + self.ahead, person.zone)
         if not person.first_hour <= local.hour < person.first_hour + 9 and self.random.random() < 0.95:
             following += (person.first_hour - local.hour) % 24 * HOUR
+        days = self.days_to_monday(following, person)
+        if days and not person.weekends and self.more.random() < 0.98:
+            following += days * DAY
         self.at(following, "session", person)
+
+    def days_to_monday(self, when: float, person: Person) -> int:
+        """On a weekend of that person; else 0."""
+        weekday = datetime.fromtimestamp(when + self.ahead, person.zone).weekday()
+        return 7 - weekday if weekday >= 5 else 0
+
+    def somebody(self, when: float, random_: random.Random) -> Person:
+        """Mostly at work that day."""
+        person = random_.choice(self.people)
+        if person.weekends or not self.days_to_monday(when, person) or random_.random() < 0.02:
+            return person
+        return random_.choice([one for one in self.people if one.weekends])
 
     def stray(self) -> float:
         """How far off (s) the clock of the worker is that takes the next call."""
@@ -206,9 +274,34 @@ class Traffic:
             self.at(when + n * 0.7, "call", person, "batch", person.tools[n % 2])
         self.at(when + DAY, "batch", person)
 
+    def circle(self, when: float) -> None:
+        """One call, or up to five in turn, again and again."""
+        self.at(when + self.more.expovariate(1 / (8 * HOUR)), "circle")
+        person = self.somebody(when, self.more)
+        name = f"s{self.more.randrange(person.sessions)}"
+        round_ = [
+            (tool, self.arguments.of(person.tenant, person.user, tool))
+            for tool in self.more.choices(person.tools, k=self.more.randint(1, 5))
+        ]
+        gap = self.more.choice((0.5, 4.0, 50.0, 70.0, 300.0))
+        failing = self.more.choice((0.0, 0.1, 0.9))
+        for n in range(self.more.randint(5, 60)):
+            tool, arguments = round_[n % len(round_)]
+            self.at(when + n * gap, "call", person, name, tool, arguments, failing)
+
+    def dear(self, when: float) -> None:
+        """Somebody's calls become much dearer, and cheaper again."""
+        self.at(when + self.more.expovariate(1 / (2 * DAY)), "dear")
+        person = self.more.choice(self.people)
+        person.dearer = self.more.choice((0.0, 0.7, 1.5, 4.0))
+        self.at(when + self.more.choice((HOUR, DAY, 5 * DAY)), "cheap", person)
+
+    def cheap(self, when: float, person: Person) -> None:
+        person.dearer = 0.0
+
     def incident(self, when: float) -> None:
         self.at(when + self.random.expovariate(1 / (5 * HOUR)), "incident")
-        person = self.random.choice(self.people)
+        person = self.somebody(when, self.random)
         name = f"s{self.random.randrange(person.sessions)}"
         kind = self.random.random()
         if kind < 0.3:

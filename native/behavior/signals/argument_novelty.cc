@@ -25,6 +25,12 @@ constexpr std::uint32_t kTeachesFrom = 5;  // values of a user before it teaches
 constexpr double kSecond = .3;
 constexpr double kLeast = .1;  // nats: what is new nine times in ten says nothing
 
+// Where nearly everything is new, as with ids and questions, nothing follows from it: of such values one in
+// eight is remembered, to notice when that changes, and the rest passed over.
+constexpr std::uint32_t kManyValues = 30;
+constexpr double kNearlyAll = .8;
+constexpr std::uint64_t kOneIn = 8;
+
 // What a user's table keeps of an argument: how many values (up to kWindow), and the new ones of them in
 // units.
 struct Rate {
@@ -35,6 +41,9 @@ struct Rate {
   explicit Rate(std::uint32_t bits) : values(bits >> kShift), units(bits & kMask) {}
   std::uint32_t bits() const { return values << kShift | units; }
   double fresh() const { return static_cast<double>(units) / kUnit; }
+  bool nearly_all_new() const {
+    return values >= kManyValues && units > kNearlyAll * static_cast<double>(values * std::uint64_t{kUnit});
+  }
   void learn(bool is_new) {
     units += is_new ? kUnit : 0;
     if (values < kWindow)
@@ -75,7 +84,8 @@ class ArgumentNovelty final : public Signal {
     const ArgumentKey* first = nullptr;  // of the text
     for (const ArgumentKey& key : sight.arguments) {
       Reach reach = kKnown;
-      double said = surprise(sight.levels, key, reach);
+      const Rate rate(sight.levels.user->counts.bits(key.place));
+      double said = passed_over(key, rate) ? 0 : surprise(sight.levels, key, rate, reach);
       if (!key.second) {
         first = &key;
         whose = 0;
@@ -113,32 +123,40 @@ class ArgumentNovelty final : public Signal {
 
   void learn(const Ran& ran) override {
     const Levels& levels = ran.levels;
-    std::array<Reach, ArgumentFacts::kMost> reaches{};
-    std::size_t at = 0;
-    for (const ArgumentKey& key : *ran.arguments) reaches[at++] = reach_of(levels, key);
-    at = 0;
-    for (const ArgumentKey& key : *ran.arguments) {
-      const Reach reach = reaches[at++];
-      if (key.again) continue;
-      Rate user(levels.user->counts.bits(key.place));
-      if (user.values >= kTeachesFrom) {
-        Shares& group = levels.group->shares.at(key.place);
-        group.new_to_user.learn(reach > kKnown, kGroupWindow);
-        if (reach > kKnown) group.new_to_group.learn(reach > kKnownToGroup, kNewWindow);
-        if (reach > kKnownToGroup) group.new_to_tenant.learn(reach > kKnownToTenant, kNewWindow);
-      }
-      user.learn(reach > kKnown);
-      levels.user->counts.set_bits(key.place, user.bits());
-    }
     const auto weight = static_cast<float>(ran.weight);
+    struct Found {
+      const ArgumentKey* key;
+      float* cell;  // of the user, nullptr: not known
+      Reach reach;
+      bool stays_new;
+      bool unshared;
+    };
+    std::array<Found, ArgumentFacts::kMost> found;
+    std::size_t count = 0;
     std::uint32_t held = ran.held;
     for (const ArgumentKey& key : *ran.arguments) {
       const bool stays_new = (held & 1U) != 0;
       held >>= 1;
-      if (key.again || stays_new) continue;
-      levels.user->counts.add(key.known, weight);
-      levels.group->counts.add(key.known, weight);
-      if (levels.tenant != levels.group) levels.tenant->counts.add(key.known, weight);
+      if (key.again || passed_over(key, Rate(levels.user->counts.bits(key.place)))) continue;
+      float* const cell = levels.user->counts.find(key.known);
+      const bool unshared =
+          !is_identity(key.kind) && key.known % kOneIn != 0 && levels.group->shares.get(key.place).unshared();
+      found[count++] = {&key, cell,
+                        cell != nullptr ? kKnown
+                        : unshared      ? kUnshared
+                                        : reach_beyond(levels, key),
+                        stays_new, unshared};
+    }
+    const std::span<const Found> all(found.data(), count);
+    for (const Found& one : all)  // while the cells are where they were
+      if (one.cell != nullptr) *one.cell += weight;
+    for (const Found& one : all) learn_rates(levels, *one.key, one.reach);
+    for (const Found& one : all) {
+      if (one.stays_new && one.cell == nullptr) continue;
+      if (one.cell == nullptr) levels.user->counts.add(one.key->known, weight);
+      if (one.unshared) continue;
+      levels.group->counts.add(one.key->known, weight);
+      if (levels.tenant != levels.group) levels.tenant->counts.add(one.key->known, weight);
     }
   }
 
@@ -171,12 +189,31 @@ class ArgumentNovelty final : public Signal {
   }
 
  private:
-  enum Reach : std::uint8_t { kKnown, kKnownToGroup, kKnownToTenant, kNew };
+  // kUnshared: new to the user, and not looked for any further.
+  enum Reach : std::uint8_t { kKnown, kUnshared, kKnownToGroup, kKnownToTenant, kNew };
 
-  static Reach reach_of(const Levels& levels, const ArgumentKey& key) {
-    if (levels.user->counts.get(key.known) > 0) return kKnown;
+  static bool passed_over(const ArgumentKey& key, const Rate& rate) {
+    return !is_identity(key.kind) && rate.nearly_all_new() && key.known % kOneIn != 0;
+  }
+
+  static Reach reach_beyond(const Levels& levels, const ArgumentKey& key) {
     if (levels.group->counts.get(key.known) > 0) return kKnownToGroup;
     return levels.tenant != levels.group && levels.tenant->counts.get(key.known) > 0 ? kKnownToTenant : kNew;
+  }
+
+  static void learn_rates(const Levels& levels, const ArgumentKey& key, Reach reach) {
+    std::uint32_t before = 0;
+    levels.user->counts.change_bits(key.place, [&](std::uint32_t bits) {
+      Rate rate(bits);
+      before = rate.values;
+      rate.learn(reach > kKnown);
+      return rate.bits();
+    });
+    if (before < kTeachesFrom) return;
+    Shares& group = levels.group->shares.at(key.place);
+    group.new_to_user.learn(reach > kKnown, kGroupWindow);
+    if (reach > kUnshared) group.new_to_group.learn(reach > kKnownToGroup, kNewWindow);
+    if (reach > kKnownToGroup) group.new_to_tenant.learn(reach > kKnownToTenant, kNewWindow);
   }
 
   static double together(double one, double other) {
@@ -191,18 +228,18 @@ class ArgumentNovelty final : public Signal {
     return risk;
   }
 
-  static double surprise(const Levels& levels, const ArgumentKey& key, Reach& reach) {
-    reach = reach_of(levels, key);
-    if (reach == kKnown) return 0;
-    const Rate user(levels.user->counts.bits(key.place));
+  static double surprise(const Levels& levels, const ArgumentKey& key, const Rate& user, Reach& reach) {
+    if (levels.user->counts.get(key.known) > 0) return 0;
     const Shares& group = levels.group->shares.get(key.place);
+    const bool unshared = !is_identity(key.kind) && key.known % kOneIn != 0 && group.unshared();
+    reach = unshared ? kUnshared : reach_beyond(levels, key);
     double score = -std::log((user.fresh() + 4 * group.new_to_user.value() + 1) / (user.values + 5.));
     if (reach > kKnownToGroup) score -= std::log(group.new_to_group.value());
     if (reach > kKnownToTenant && is_identity(key.kind)) score -= std::log(group.new_to_tenant.value());
     return score < kLeast ? 0 : score;
   }
 
-  static constexpr int kStillNew = 4;  // beside Reach, in Numbers::detail[1]
+  static constexpr int kStillNew = kNew + 1;  // beside Reach, in Numbers::detail[1]
 
   double new_for_;
   double score_ = 0;

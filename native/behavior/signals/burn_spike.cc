@@ -28,18 +28,17 @@ class BurnSpike final : public Signal {
     spiking_ = false;
     if (std::isnan(ran.cost)) return false;
     auto& first = of<PeersFirst>(*ran.levels.tenant).first;
-    if (first <= 0) first = ran.now;
+    if (first <= 0 || ran.ended < first) first = ran.ended;
     const ToolHours hours(hasher_, *ran.tool, ran.now);
     ShardedCountTable& counts = ran.levels.tenant->counts;
-    const double before = hours.now(counts).cost;
-    hours.add_cost(counts, ran.cost);
-    spent_ = hours.now(counts).cost;
+    const ToolHours::Spent spent = hours.add_cost(counts, ran.cost);
+    spent_ = spent.after;
     if (spent_ < floor_cost_) return false;
     const ToolHours::Usual usual = hours.usual(counts, first);
-    const double price = usual.mean.calls > 0 ? usual.mean.cost / usual.mean.calls : ran.cost;
-    const Spike spike(usual.mean.cost, price, usual.weeks == 0, floor_cost_);
-    spiking_ = spike.tells(before, spent_);
-    usual_ = usual.mean.cost;
+    const double price = usual.calls > 0 ? usual.cost / usual.calls : ran.cost;
+    const Spike spike(usual.cost, price, usual.weeks == 0, floor_cost_);
+    spiking_ = spike.tells(spent.before, spent_);
+    usual_ = usual.cost;
     weeks_ = usual.weeks;
     z_ = spike.z(spent_);
     hour_ = hours.hour_of_week();
@@ -53,6 +52,8 @@ class BurnSpike final : public Signal {
     return {
         spent_, usual_, {static_cast<float>(z_), static_cast<float>(hour_), static_cast<float>(weeks_), 0}};
   }
+
+  double z_score(const Numbers& n) const override { return static_cast<double>(n.detail[0]); }
 
   std::string explain(const Numbers& n, const Names& names) const override {
     const std::string now =

@@ -97,6 +97,10 @@ struct ToolCost {
   double mean;
 };
 
+// Whether a call's day is another one than that of the last call. A call that began before midnight and ended
+// later is one of today; what is further back comes from a clock that was wrong, now or then.
+bool another_day(std::int32_t day, std::int32_t last) { return day > last || day < last - 1; }
+
 double shrunk(const ToolCost& tool, double all) {
   const double own = tool.calls > 0 ? tool.calls * tool.mean : 0;
   return (own + kShrinkTool * all) / (tool.calls + kShrinkTool);
@@ -287,7 +291,7 @@ class Cost final : public Signal {
     if (tenant.first_calls < kFirstOfAll) tenant.first += (ln_cost - tenant.first) / ++tenant.first_calls;
 
     if (user.reference_days <= kFirstDays) {
-      if (user.reference_days == 0 || ran.local.day != user.reference_day) {
+      if (user.reference_days == 0 || another_day(ran.local.day, user.reference_day)) {
         const bool enough = user.reference_days == kFirstDays && user.reference_calls >= kFirstOfUser;
         if (user.reference_days < kFirstDays || enough) ++user.reference_days;
         user.reference_day = ran.local.day;
@@ -306,7 +310,7 @@ class Cost final : public Signal {
   }
 
   void spend(const Ran& ran, UserCost& user) {
-    if (ran.local.day != user.day) {
+    if (another_day(ran.local.day, user.day)) {
       user.day = ran.local.day;
       user.day_spent = 0;
     }

@@ -1,20 +1,20 @@
 // SPDX-License-Identifier: Apache-2.0
 // identity_novelty: an agent or a token this user was never seen with. How often a user's sessions bring a
 // new one is learned, as for tools: tokens that are made for every session say nothing, a second agent after
-// weeks with one does.
-#include <algorithm>
+// weeks with one does. The first agent and the first token of a user are new to nobody.
 #include <array>
 #include <cmath>
 
+#include "behavior/rate.h"
 #include "behavior/signal.h"
 #include "text/phrase.h"
 
 namespace tool_firewall {
 namespace {
 
-constexpr double kWindow = 60;        // sessions of a user
-constexpr double kGroupWindow = 400;  // sessions
-constexpr double kTeachesFrom = 5;    // sessions of a user before it teaches the group
+constexpr double kWindow = 60;              // sessions of a user
+constexpr RatePrior kBringsNew{1, 4, 400};  // sessions of a peer group
+constexpr double kTeachesFrom = 5;          // sessions of a user before it teaches the group
 
 enum Which : std::uint8_t { kAgent, kToken, kWhich };
 
@@ -25,10 +25,7 @@ struct UserIdentities {
 };
 
 struct PeersIdentities {
-  struct {
-    double sessions, fresh;
-    double rate() const { return sessions > 0 ? fresh / sessions : .25; }
-  } of[kWhich];
+  Rate brings_new[kWhich];
 };
 
 constexpr Channel kChannels[] = {
@@ -45,13 +42,15 @@ class IdentityNovelty final : public Signal {
 
   void measure(const Sight& sight, std::span<double> raw) override {
     score_ = 0;
+    which_ = kAgent;
     const auto& user = of<UserIdentities>(*sight.levels.user);
     const auto& peers = of<PeersIdentities>(*sight.levels.group);
     for (const Which which : {kAgent, kToken}) {
       const std::uint64_t id = sight.identity[which];
-      if (id == 0 || sight.levels.user->counts.get(key(which, id)) > 0) continue;
-      const double score = -std::log((user.of[which].fresh + 4 * std::min(1., peers.of[which].rate()) + 1) /
-                                     (user.of[which].sessions + 5));
+      const auto& own = user.of[which];
+      if (id == 0 || own.sessions <= 0 || sight.levels.user->counts.get(key(which, id)) > 0) continue;
+      const double share = peers.brings_new[which].value(kBringsNew);
+      const double score = -std::log((own.fresh + 4 * share + 1) / (own.sessions + 5));
       if (score <= score_) continue;
       score_ = score;
       which_ = which;
@@ -78,12 +77,7 @@ class IdentityNovelty final : public Signal {
       if (is_new) counts.add(key(which, id), static_cast<float>(ran.weight));
       if (!is_new && !ran.starts_session) continue;
       auto& own = user.of[which];
-      auto& others = peers.of[which];
-      if (own.sessions >= kTeachesFrom) {
-        const double fade = others.sessions < kGroupWindow ? 1 : kGroupWindow / (others.sessions + 1);
-        others.sessions = (others.sessions + 1) * fade;
-        others.fresh = (others.fresh + (is_new ? 1 : 0)) * fade;
-      }
+      if (own.sessions >= kTeachesFrom) peers.brings_new[which].learn(is_new, kBringsNew);
       const double fade = own.sessions < kWindow ? 1 : kWindow / (own.sessions + 1);
       own.sessions = (own.sessions + 1) * fade;
       own.fresh = (own.fresh + (is_new ? 1 : 0)) * fade;

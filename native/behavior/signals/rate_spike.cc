@@ -28,13 +28,13 @@ class RateSpike final : public Signal {
     spiking_ = false;
     const ToolHours hours(hasher_, *sight.tool, sight.now);
     const ShardedCountTable& counts = sight.levels.tenant->counts;
-    calls_ = hours.now(counts).calls + 1;
+    calls_ = hours.calls(counts) + 1;
     // Nearly every call ends here.
     if (calls_ < floor_calls_) return;
     const ToolHours::Usual usual = hours.usual(counts, of<PeersFirst>(*sight.levels.tenant).first);
-    const Spike spike(usual.mean.calls, 1, usual.weeks == 0, floor_calls_);
+    const Spike spike(usual.calls, 1, usual.weeks == 0, floor_calls_);
     spiking_ = spike.tells(calls_ - 1, calls_);
-    usual_ = usual.mean.calls;
+    usual_ = usual.calls;
     weeks_ = usual.weeks;
     z_ = spike.z(calls_);
     hour_ = hours.hour_of_week();
@@ -49,9 +49,11 @@ class RateSpike final : public Signal {
 
   void count(const Sight& sight, bool) override {
     auto& first = of<PeersFirst>(*sight.levels.tenant).first;
-    if (first <= 0) first = sight.now;
+    if (first <= 0 || sight.everybody < first) first = sight.everybody;
     ToolHours(hasher_, *sight.tool, sight.now).add_call(sight.levels.tenant->counts);
   }
+
+  double z_score(const Numbers& n) const override { return static_cast<double>(n.detail[0]); }
 
   std::string explain(const Numbers& n, const Names& names) const override {
     const std::string now = phrase(

@@ -5,7 +5,8 @@
 //   score = -ln P(a repeat) for the first repeat, -ln P(another one) for each further one, and -ln P(failure)
 //   for each failure (halved by a success); the first two learned of the user, the last of the peer group.
 // What begins more than a minute after the session's last call began or ended is no loop: slow polling never
-// counts, and who polls or batches quickly every day is known for it.
+// counts, and who polls or batches quickly every day is known for it. Arguments that nobody could read repeat
+// nothing.
 #include <algorithm>
 #include <array>
 #include <cmath>
@@ -68,7 +69,7 @@ class RetryLoop final : public Signal {
     repeated_before_ = !forgotten && session.repeats() > 0;
     cycle_ = 0;
     for (std::size_t back = 0; back < kLongestCycle && !forgotten; ++back) {
-      if (back < session.filled && session.digests[back] == sight.digest)
+      if (sight.digest != 0 && back < session.filled && session.digests[back] == sight.digest)
         now_.runs[back] = session.runs[back] + 1;
       if (now_.runs[back] > (cycle_ > 0 ? now_.runs[cycle_ - 1] : 0)) cycle_ = back + 1;
       if (back + 1 < kLongestCycle) now_.digests[back + 1] = session.digests[back];
@@ -91,12 +92,22 @@ class RetryLoop final : public Signal {
                                      (repeated_before_ ? kRepeatedBefore : 0));
   }
 
-  Numbers numbers(const Sight&) const override {
+  Numbers numbers(const Sight& sight) const override {
     const auto failures = static_cast<double>(now_.failures);
     const bool of_failures = failures > repeats_;
+    const std::uint64_t which = of_failures ? sight.session->id : loop();
     return {of_failures ? failures : static_cast<double>(repeats_),
             of_failures ? fails_ : goes_on_,
-            {of_failures ? 0.0F : static_cast<float>(cycle_), now_.failures, 0, 0}};
+            {of_failures ? 0.0F : static_cast<float>(cycle_), now_.failures, static_cast<float>(which >> 40),
+             static_cast<float>(which >> 16 & kHalf)}};
+  }
+
+  double z_score(const Numbers&) const override { return 0; }
+  std::uint64_t incident(const Numbers& n) const override {
+    const auto half = [](float bits) {
+      return static_cast<std::uint64_t>(whole(static_cast<double>(bits), static_cast<int>(kHalf)));
+    };
+    return half(n.detail[2]) << 24 | half(n.detail[3]);
   }
 
   void count(const Sight& sight, bool) override { of<SessionLoop>(*sight.session) = now_; }
@@ -149,6 +160,15 @@ class RetryLoop final : public Signal {
   }
 
  private:
+  static constexpr std::uint64_t kHalf = 0xffffff;  // of an id: what a float holds exactly
+
+  // The same for every call of one loop, wherever in its cycle.
+  std::uint64_t loop() const {
+    std::uint64_t sum = 0;
+    for (std::size_t i = 0; i < cycle_; ++i) sum += now_.digests[i];
+    return sum;
+  }
+
   enum Mark : std::uint8_t { kRepeats = 1, kRepeatedBefore = 2 };
 
   SessionLoop now_{};

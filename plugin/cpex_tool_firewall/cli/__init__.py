@@ -13,11 +13,18 @@ from . import (
     backfill,
     backup,
     baseline,
+    calibration,
     doctor,
+    events,
     export,
+    feed,
+    finding,
     import_records,
+    judging,
     mode,
     replay,
+    runs,
+    silencing,
     snapshot,
     status,
     verify,
@@ -32,7 +39,8 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 for _group in (
-    *(status, mode, baseline, doctor),
+    *(status, mode, baseline, calibration, doctor),
+    *(feed, finding, events, runs, judging, silencing),
     *(export, import_records, backfill, verify, snapshot, backup, replay),
 ):
     _group.register(app)

@@ -90,7 +90,7 @@ def show(
     state: StateOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Show what was learned of one user: tools, steps, hours, rates, and what still counts as new.
+    """Show what was learned of one user: tools, steps, hours, rates, costs, and what still counts as new.
 
     \b
     Example:
@@ -140,9 +140,11 @@ def nearest(name: str, known: list[str]) -> list[str]:
 
 def _print(found: dict[str, Any], now: float) -> None:
     say(f"{found['user']}", "bold")
-    say(
-        f"tenant     {found['tenant'] or '(no tenant)'}, compared with {found['group'] or 'the whole tenant'}"
-    )
+    compared = {
+        "configuration": f"the peer group {found['group']}",
+        "learned": f"{found['group']} (a peer group learned from the use of tools)",
+    }.get(found["group_from"], "the whole tenant")
+    say(f"tenant     {found['tenant'] or '(no tenant)'}, compared with {compared}")
     say(f"calls      {found['calls']:,}, first {moment(found['first'])}, last {moment(found['last'])}")
     print_table(
         "\ntools",
@@ -163,7 +165,7 @@ def _print(found: dict[str, Any], now: float) -> None:
             for step in steps[:_STEPS_SHOWN]
         ],
     )
-    _print_hours(found["hours"], found["zone"])
+    _print_hours(found["hours"], found["zone"], found["signals"].get("off_hours", {}))
     _print_signals(found["signals"])
     print_table(
         "\nstill new",
@@ -185,12 +187,15 @@ def heat_strip(values: list[float], bars: str = _BARS) -> str:
     return "".join(bars[max(1, round(value / most * top))] if value > 0 else bars[0] for value in values)
 
 
-def _print_hours(hours: dict[str, list[float]], zone: str) -> None:
-    say(f"\nhours at which sessions start, {zone} (0 to 23)", "bold")
+def _print_hours(hours: list[float], zone: str, days: dict[str, float]) -> None:
+    say(f"\nhours with calls, {zone} (0 to 23)", "bold")
     bars = _BARS if "utf" in (console().encoding or "").lower() else _ASCII_BARS
     say(" " * (_LABEL + 3) + "0     6     12    18    ", "dim")
-    for name in ("weekday", "weekend"):
-        say(f"  {name:<{_LABEL}}|{heat_strip(hours[name], bars)}|")
+    say(f"  {'days':<{_LABEL}}|{heat_strip(hours, bars)}|")
+    say(
+        f"  the tallest stands for {max(hours, default=0.0):,.1f} of {days.get('days', 0.0):,.1f} days with "
+        f"calls; {days.get('weekend_days', 0.0):,.1f} of these on weekends (decayed)"
+    )
 
 
 def _print_signals(signals: dict[str, dict[str, float]]) -> None:
@@ -214,6 +219,14 @@ def _print_signals(signals: dict[str, dict[str, float]]) -> None:
             f"novelty    {novelty.get('recent_new', 0.0):,.1f} of the last "
             f"{novelty.get('recent_calls', 0.0):,.1f} calls (decayed) brought something new"
         )
+    cost = signals.get("cost")
+    if cost:
+        say(
+            f"cost       {cost.get('times_usual', 1.0):,.2f} times what the same tools usually cost here (by "
+            f"{counted(round(cost.get('calls', 0.0)), 'call')}); on the first days "
+            f"{cost.get('times_at_first', 1.0):,.2f} times; {cost.get('spent_today', 0.0):,.4g} spent on the "
+            "last day"
+        )
 
 
 def _window_words(window: str) -> str:
@@ -224,5 +237,7 @@ def _window_words(window: str) -> str:
 def _held_words(item: dict[str, Any]) -> str:
     if item["kind"] == "tool":
         return f"the tool {item['tool']}"
+    if item["kind"] == "argument":
+        return f"a recipient, host or account in the arguments of {item['tool']}"
     later = "some time after" if item["kind"] == "skip" else "right after"
     return f"{item['tool']} {later} {item['from'] or 'the session start'}"

@@ -53,16 +53,21 @@ def export(
     until: UntilOption = None,
     kind: Annotated[RecordKind | None, typer.Option("--kind", help="Only records of this kind.")] = None,
     findings: Annotated[
-        bool, typer.Option("--findings", help="Only calls that were listed, warned about or stopped.")
+        bool,
+        typer.Option(
+            "--findings",
+            help="Only calls that were listed, warned about or stopped, and ends that made one so.",
+        ),
     ] = False,
     state: StateOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Write the records of the journal to a file, oldest first.
 
-    Records hold names, times, scores and reasons, but no argument values: events that are replayed or
-    imported elsewhere have none. docs/records.md describes every field. Damaged records are left out and
-    counted, with exit code 1. A file is readable for its owner only.
+    Records hold names, times, costs, scores and reasons. Of argument values they hold keyed digests only,
+    which mean something to this installation, and the hosts that were named. docs/records.md describes
+    every field. Damaged records are left out and counted, with exit code 1. A file is readable for its
+    owner only.
 
     \b
     Example:
@@ -132,7 +137,7 @@ def _write_records(records: JournalRecords, writer: Writer) -> int:
 def _write_events(records: JournalRecords, writer: Writer, selection: Any, findings: bool) -> int:
     from ..records import EventJoiner, to_strict_json
 
-    joiner = EventJoiner()
+    joiner = EventJoiner(findings=findings)
     written = 0
 
     def write(event: dict[str, Any]) -> None:
@@ -141,10 +146,7 @@ def _write_events(records: JournalRecords, writer: Writer, selection: Any, findi
         written += 1
 
     for fields in records:
-        wanted = fields["kind"] == "outcome" or (
-            selection.takes(fields) and not (findings and fields.get("decision") == "allow")
-        )
-        if wanted:
+        if fields["kind"] == "outcome" or selection.takes(fields):
             for event in joiner.add(fields):
                 write(event)
     for event in joiner.rest():

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import heapq
 import math
 import time
 from collections.abc import Iterable
@@ -12,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
-from .history import read_history, reading
+from .history import History, read_history, reading
 from .options import JsonOption, StateOption
 from .output import PROBLEM, WRONG_INPUT, counted, fail, moment, note, print_json, reports_errors, say
 from .progress import progress
@@ -26,7 +27,12 @@ if TYPE_CHECKING:
 _LONGEST_TEXT: Final = 4096  # characters of a name
 _SHOWN: Final = 5  # bad lines that are named
 _MOST_WORKER: Final = 2**63 - 1
+_MOST_RUNNING: Final = 65_536  # calls of events whose ending is still to come
+_MOST_COST: Final = 1e12
+_MOST_DESTINATIONS: Final = 4
+_LONGEST_DESTINATION: Final = 255  # characters
 _CALL_TEXTS: Final = ("tenant", "agent", "group", "session", "token", "server")
+_EVENT_TEXTS: Final = ("tenant", "agent", "session", "token", "server")
 
 
 class Format(StrEnum):
@@ -60,9 +66,10 @@ def import_records(
 
     Takes what `export` writes, also from another installation, and the events that `replay` reads, oldest
     first. Running workers learn from it by themselves. Mode changes in the file are not taken over, and
-    neither are scores: calls are scored anew. Importing a file again, or one that overlaps it, changes
-    nothing; neither does going on after an interrupted import. Events of foreign origin are known by the
-    first event of their file: do not import them in two different cuts. A time in the future is refused.
+    neither are scores: calls are scored anew. Of the `args` of an event the keyed digests are kept, as of a
+    live call, and never a value. Importing a file again, or one that overlaps it, changes nothing; neither
+    does going on after an interrupted import. Events of foreign origin are known by the first event of their
+    file: do not import them in two different cuts. A time in the future is refused.
 
     \b
     Example:
@@ -82,10 +89,11 @@ def import_records(
     with reading(state) as (opened, journal), progress("importing") as on_progress:
         importer = Importer(history.engine, None if dry_run else journal)
         read = read_parquet if form is Format.PARQUET else read_lines
-        job = _Job(file, importer, opened.key, skip_bad=skip_bad)
+        job = _Job(file, importer, opened.key, history, skip_bad=skip_bad)
         try:
             job.run(read(file, on_progress), form)
         except FileProblem as error:
+            job.end_calls(math.inf)
             importer.close()
             fail(str(error), WRONG_INPUT)
         importer.close()
@@ -99,15 +107,22 @@ class _Bad(Exception):
 class _Job:
     """One file on its way into the importer."""
 
-    def __init__(self, file: str, importer: Importer, key: bytes, *, skip_bad: bool) -> None:
+    def __init__(
+        self, file: str, importer: Importer, key: bytes, history: History, *, skip_bad: bool
+    ) -> None:
         self.bad = 0
         self.controls = 0  # left out
         self.bad_lines: list[str] = []  # the first few
         self._file = file
         self._importer = importer
         self._key = key
+        self._facts = history.engine.facts
+        self._names_hosts = history.settings.record_destinations
         self._skip_bad = skip_bad
         self._numbers: Numbers | None = None
+        self._endings: list[
+            tuple[float, int, int, dict[str, Any]]
+        ] = []  # a heap: time, worker, seq, the rest
         self._latest = 0.0
         self._unit = "line"
 
@@ -131,11 +146,13 @@ class _Job:
                     self._record(line)
             except _Bad as error:
                 self._note(number, str(error))
+        self.end_calls(math.inf)
 
     def _note(self, number: int, what: str) -> None:
         self.bad += 1
         text = f"{self._unit} {number}: {what}"
         if not self._skip_bad:
+            self.end_calls(math.inf)
             self._importer.close()
             stored = self._importer.summary.calls
             fail(
@@ -157,13 +174,14 @@ class _Job:
         if kind == "call":
             texts = {name: _text(line, name) for name in _CALL_TEXTS}
             names = {name: _text(line, name, needed=True) for name in ("user", "tool")}
-            self._importer.call(
+            self._call(
                 ts=ts,
                 worker=worker,
                 seq=seq,
                 **names,
                 **texts,
                 blocked=_truth(line, "blocked", default=False),
+                **_said(line),
             )
         elif kind == "outcome":
             from ..records import OUTCOMES
@@ -171,7 +189,7 @@ class _Job:
             outcome = _text(line, "outcome", needed=True)
             if outcome not in OUTCOMES:
                 raise _Bad(f"'outcome': one of {', '.join(OUTCOMES)} was expected")
-            self._importer.ended(ts=ts, worker=worker, seq=seq, outcome=outcome)
+            self._importer.ended(ts=ts, worker=worker, seq=seq, outcome=outcome, cost=_cost(line))
         else:
             raise _Bad("'kind': call, outcome or control was expected")
 
@@ -183,25 +201,48 @@ class _Job:
         named = line.get("event_id")
         if isinstance(named, bool) or not isinstance(named, str | int):
             raise _Bad("'event_id': text or a whole number was expected")
-        texts = {name: _text(line, name) for name in ("tenant", "agent", "session", "server")}
+        texts = {name: _text(line, name) for name in _EVENT_TEXTS}
+        group = texts["agent"] if line.get("group") is None else _text(line, "group")
         names = {name: _text(line, name, needed=True) for name in ("user", "tool")}
         ok = _truth(line, "ok", default=True)
         blocked = _truth(line, "blocked", default=False)
+        cost = _cost(line)
+        said = _said(line)
+        if (args := line.get("args")) is not None:
+            if not isinstance(args, dict):
+                raise _Bad("'args': an object was expected")
+            said = self._facts(args)
         own = identity(named)
+        unended = own is not None and line.get("duration") is None
         if own is None:
             if self._numbers is None:
                 self._numbers = Numbers(self._key, repr(("events", named, ts, names["user"], names["tool"])))
             own = self._numbers.of(texts["tenant"], ts)
         worker, seq = own
-        self._importer.call(
-            ts=ts, worker=worker, seq=seq, **names, **texts, group=texts["agent"], blocked=blocked
+        self.end_calls(ts)
+        self._call(
+            ts=ts, worker=worker, seq=seq, **names, **texts, group=group, blocked=blocked, **said
         )
-        if not blocked:
+        if not blocked and not unended:
             duration = line.get("duration")
             took = duration if isinstance(duration, int | float) and 0 <= duration < 86_400 else 0.0
-            self._importer.ended(
-                ts=min(ts + took, self._latest), worker=worker, seq=seq, outcome="ok" if ok else "tool_error"
-            )
+            ending = {"outcome": "ok" if ok else "tool_error", "cost": cost}
+            heapq.heappush(self._endings, (min(ts + took, self._latest), worker, seq, ending))
+
+    def end_calls(self, until: float) -> None:
+        """Records the endings of events up to then, between the calls, where a journal has them."""
+        while self._endings and (self._endings[0][0] <= until or len(self._endings) > _MOST_RUNNING):
+            ts, worker, seq, ending = heapq.heappop(self._endings)
+            self._importer.ended(ts=ts, worker=worker, seq=seq, **ending)
+
+    def _call(self, **fields: Any) -> None:
+        if not self._names_hosts:
+            del fields["destinations"]
+        try:
+            self._importer.call(**fields)
+        except ValueError as error:  # "facts: what was expected"
+            name, _, what = str(error).partition(": ")
+            raise _Bad(f"'{name}': {what}") from None
 
     def _time(self, line: dict[str, Any]) -> float:
         ts = line.get("ts")
@@ -219,6 +260,37 @@ def _text(line: dict[str, Any], name: str, *, needed: bool = False) -> str:
     if not isinstance(value, str) or len(value) > _LONGEST_TEXT or (needed and not value):
         raise _Bad(f"'{name}': text of {'1' if needed else '0'} to {_LONGEST_TEXT} characters was expected")
     return value
+
+
+def _said(line: dict[str, Any]) -> dict[str, Any]:
+    """What a record keeps of arguments, as encode_call() takes it; whether it is well made is seen there."""
+    hosts = line.get("destinations")
+    if hosts is None:
+        hosts = []
+    if (
+        not isinstance(hosts, list)
+        or len(hosts) > _MOST_DESTINATIONS
+        or not all(isinstance(host, str) and len(host) <= _LONGEST_DESTINATION for host in hosts)
+    ):
+        raise _Bad(
+            f"'destinations': a list of up to {_MOST_DESTINATIONS} texts of up to {_LONGEST_DESTINATION} "
+            "characters was expected"
+        )
+    return {
+        "arguments": _text(line, "arguments"),
+        "facts": _text(line, "facts"),
+        "destinations": hosts,
+    }
+
+
+def _cost(line: dict[str, Any]) -> float:
+    """NaN when it is not known."""
+    cost = line.get("cost")
+    if cost is None:
+        return math.nan
+    if isinstance(cost, bool) or not isinstance(cost, int | float) or not 0 <= cost <= _MOST_COST:
+        raise _Bad(f"'cost': a number from 0 to {_MOST_COST:g} was expected")
+    return float(cost)
 
 
 def _truth(line: dict[str, Any], name: str, *, default: bool) -> bool:

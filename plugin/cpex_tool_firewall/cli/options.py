@@ -17,3 +17,18 @@ StateOption = Annotated[
 JsonOption = Annotated[
     bool, typer.Option("--json", help="Print JSON. Times are seconds since the epoch, UTC.")
 ]
+TenantOption = Annotated[
+    str, typer.Option("--tenant", metavar="T", help="Only for this tenant (the gateway's team id).")
+]
+ToolOption = Annotated[
+    str, typer.Option("--tool", metavar="X", help="Only for this tool, as its server names it.")
+]
+UserOption = Annotated[
+    str, typer.Option("--user", metavar="U", help="Only for this user, as the gateway names them.")
+]
+WhyOption = Annotated[
+    str, typer.Option("--why", metavar="TEXT", help="The reason, for the record: 200 characters at most.")
+]
+FollowOption = Annotated[
+    bool, typer.Option("--follow", "-f", help="Go on with what comes, until interrupted.")
+]

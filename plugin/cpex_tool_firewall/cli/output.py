@@ -88,6 +88,13 @@ def print_table(
     target.print(table)
 
 
+def print_indented(text: str, indent: int, style: str = "") -> None:
+    """A paragraph, wrapped to the terminal, each line `indent` columns in and none padded."""
+    target = console()
+    for line in Text(printable_lines(text)).wrap(target, max(target.width - indent, 20)):
+        target.print(Text(" " * indent + line.plain.rstrip(), style=style), soft_wrap=True)
+
+
 def printable_lines(text: str) -> str:
     """`text` with everything but its line ends made printable."""
     return "\n".join(printable(line) for line in text.split("\n"))

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """A progress bar on standard error, when that is a terminal."""
 
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -10,6 +11,8 @@ from .output import console
 
 OnProgress = Callable[[int, int], None]
 
+_QUIET_SECONDS = 0.5  # it appears only when the work takes longer
+
 
 @contextmanager
 def progress(doing: str) -> Iterator[OnProgress | None]:
@@ -18,17 +21,23 @@ def progress(doing: str) -> Iterator[OnProgress | None]:
     if not terminal.is_terminal:
         yield None
         return
-    with Progress(
+    bar = Progress(
         TextColumn(doing),
         BarColumn(),
         TaskProgressColumn(),
         TimeRemainingColumn(),
         console=terminal,
         transient=True,
-    ) as bar:
-        task = bar.add_task("", total=None)
+    )
+    task = bar.add_task("", total=None)
+    begun = time.monotonic()
 
-        def on_progress(done: int, total: int) -> None:
-            bar.update(task, completed=done, total=total or None)
+    def on_progress(done: int, total: int) -> None:
+        bar.update(task, completed=done, total=total or None)
+        if time.monotonic() - begun > _QUIET_SECONDS:
+            bar.start()
 
+    try:
         yield on_progress
+    finally:
+        bar.stop()

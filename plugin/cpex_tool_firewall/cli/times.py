@@ -12,6 +12,9 @@ from .output import WRONG_INPUT, fail
 
 _AGO = re.compile(r"(\d+(?:\.\d+)?)([mhd])")
 _SECONDS = {"m": 60.0, "h": 3600.0, "d": 86_400.0}
+_AHEAD = (
+    "accepted: 2h, 3d or 90m (from now), 2026-11-21, 2026-11-21T06:30, seconds since 1970, or now; all UTC"
+)
 _ACCEPTED = "accepted: 14d, 36h or 90m (ago), 2026-11-21, 2026-11-21T06:30, or seconds since 1970; all UTC"
 
 SinceOption = Annotated[
@@ -26,13 +29,34 @@ def point_in_time(option: str, text: str | None) -> float | None:
         return None
     if ago := _AGO.fullmatch(text):
         return time.time() - float(ago[1]) * _SECONDS[ago[2]]
+    found = _absolute(text)
+    if found is None:
+        fail(f"{option}: {text!r} is not a time; {_ACCEPTED}", WRONG_INPUT)
+    return found
+
+
+def deadline(name: str, text: str, now: float) -> float:
+    """When something is to end, in seconds since the epoch: a length from now, or a time, which may be past.
+    Ends the command when the text is neither.
+    """
+    if text == "now":
+        return now
+    if ahead := _AGO.fullmatch(text):
+        return now + float(ahead[1]) * _SECONDS[ahead[2]]
+    found = _absolute(text)
+    if found is None:
+        fail(f"{name}: {text!r} is not a time; {_AHEAD}", WRONG_INPUT)
+    return found
+
+
+def _absolute(text: str) -> float | None:
     if re.fullmatch(r"\d{5,12}(\.\d+)?", text):
         return float(text)
     try:
         found = datetime.fromisoformat(text)
-    except ValueError:
-        fail(f"{option}: {text!r} is not a time; {_ACCEPTED}", WRONG_INPUT)
-    return (found if found.tzinfo else found.replace(tzinfo=UTC)).timestamp()
+        return (found if found.tzinfo else found.replace(tzinfo=UTC)).timestamp()
+    except (ValueError, OverflowError):
+        return None
 
 
 def interval(since: str | None, until: str | None) -> tuple[float | None, float | None]:

@@ -60,6 +60,12 @@ def build(calls: Path) -> MCPServer:
         return f"body of {url}"
 
     @server.tool()
+    def ask_model(question: str, price: float = 0.01) -> dict[str, Any]:
+        """Ask a language model (simulated); the result says what it cost."""
+        note("ask_model", question=question)
+        return {"answer": f"about {question[:40]}", "cost": price}
+
+    @server.tool()
     def boom(message: str = "kaput") -> str:
         """Always raises."""
         note("boom", message=message)
