@@ -181,22 +181,16 @@ TEST_F(RetryLoopTest, AdoptsNoNonsense) {
 // In the engine.
 
 TEST(RetryLoop, IsAmongTheReasonsWithinFiveCalls) {
-  Lab lab, varied;
+  Lab lab;
   const Who alice;
   double now = lab.history(alice, {"login", "query", "export"}, 10, 20) + kDay;  // after a pause of a day
-  varied.history(alice, {"login", "query", "export"}, 10, 20);
   int first = 0;
-  double of_loop = 0, of_batch = 0;
-  for (int i = 1; i <= 15; ++i) {
-    now += 6;
-    const Verdict verdict = lab.run(alice, "query", now, lab.arguments({{"q", "the same"}}));
-    if (first == 0 && reason_of(verdict, "retry_loop") != nullptr) first = i;
-    of_loop = verdict.risk;
-    of_batch = varied.run(alice, "query", now, varied.arguments({{"q", "number " + std::to_string(i)}})).risk;
+  for (int i = 1; i <= 15 && first == 0; ++i) {
+    const Verdict verdict = lab.run(alice, "query", now += 6, lab.arguments({{"q", "the same"}}));
+    if (reason_of(verdict, "retry_loop") != nullptr) first = i;
   }
   EXPECT_GT(first, 1);
   EXPECT_LE(first, 5);
-  EXPECT_GT(of_loop, of_batch + .03);
 }
 
 TEST(RetryLoop, ARetryThatFailsAgainAndAgainIsNotable) {

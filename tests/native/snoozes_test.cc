@@ -108,7 +108,7 @@ struct EngineSnoozes : testing::Test {
   Lab lab;
   Who alice;
   std::uint64_t seq = 0;
-  double now = lab.history(alice, {"query"}, 5, 10) + kDay;
+  double now = lab.history(alice, {"query"}, 5, 10) + 23 * kHour;
 };
 
 TEST_F(EngineSnoozes, ScoreAndDecideButSayAndStopNothing) {

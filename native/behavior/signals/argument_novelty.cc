@@ -23,6 +23,7 @@ constexpr double kGroupWindow = 400;       // values
 constexpr double kNewWindow = 200;         // new values
 constexpr std::uint32_t kTeachesFrom = 5;  // values of a user before it teaches the group
 constexpr double kSecond = .3;
+constexpr double kLeast = .1;  // nats: what is new nine times in ten says nothing
 
 // Where nearly everything is new, as with ids and questions, nothing follows from it: of such values one in
 // eight is remembered, to notice when that changes, and the rest passed over.
@@ -235,7 +236,7 @@ class ArgumentNovelty final : public Signal {
     double score = -std::log((user.fresh() + 4 * group.new_to_user.value() + 1) / (user.values + 5.));
     if (reach > kKnownToGroup) score -= std::log(group.new_to_group.value());
     if (reach > kKnownToTenant && is_identity(key.kind)) score -= std::log(group.new_to_tenant.value());
-    return score;
+    return score < kLeast ? 0 : score;
   }
 
   static constexpr int kStillNew = kNew + 1;  // beside Reach, in Numbers::detail[1]
