@@ -44,6 +44,7 @@ TEST_F(AftermathTest, ADearEndIsAFindingOfItsOwn) {
   const Aftermath after = lab.end(verdict, now + 1, 5);
   EXPECT_GE(after.risk, .5);
   EXPECT_EQ(after.decision, Decision::kDeny) << "what would have been said";
+  EXPECT_FALSE(after.told);
   EXPECT_EQ(after.incident, verdict.incident);
   ASSERT_FALSE(after.reasons.empty());
   EXPECT_EQ(signal_name(after.reasons[0].signal), "cost");
@@ -69,13 +70,16 @@ TEST_F(AftermathTest, ADearEndIsAFindingOfItsOwn) {
   EXPECT_EQ(found.found.reasons.size(), after.reasons.size());
 }
 
-TEST_F(AftermathTest, NothingIsSaidTwice) {
+TEST_F(AftermathTest, SaysWhenTheCallWasToldOfBefore) {
   lab.policy.threshold = 0;  // every call is denied, in learning mode
   const Verdict verdict = lab.check(alice, "query", now += 300);
   ASSERT_EQ(verdict.decision, Decision::kDeny);
   const Aftermath after = lab.end(verdict, now + 1, 5);
-  EXPECT_EQ(after.decision, Decision::kAllow) << "no more than was said";
+  EXPECT_EQ(after.decision, Decision::kDeny) << "the end raised the risk";
+  EXPECT_TRUE(after.told);
   EXPECT_GE(after.risk, .5);
+  const Verdict ordinary = lab.check(alice, "query", now += 300);
+  EXPECT_EQ(lab.end(ordinary, now, kNoCost).decision, Decision::kAllow) << "nothing new, nothing said";
 }
 
 TEST_F(AftermathTest, RiskNeverFalls) {

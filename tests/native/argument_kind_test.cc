@@ -73,11 +73,26 @@ TEST(ArgumentKind, OfAUrlThatIsNoneAllIsTheDestination) {
                "host http://b\xc3\xbc"
                "cher.example/"},
               {"http://[::1/", "host http://[::1/"},
-              {"http://a.example/%zz", "host http://a.example/%zz"},
+              {"http://a.exa%mple/", "host http://a.exa%mple/"},
               {"http://example.com:port/", "host http://example.com:port/"},
               {"1http://example.com", "folder 1http:/|value 1http://example.com"},
               {"://example.com", "folder :/|value ://example.com"},
               {"mailto:bob@example.com", "value mailto:bob@example.com"}});
+}
+
+TEST(ArgumentKind, WhereOnlyWhatFollowsTheHostIsWrongTheHostIsIt) {
+  expect_all({{"http://a.example/%zz", "host a.example"},
+              {"https://A.example/caf\xc3\xa9", "host a.example"},
+              {"https://a.example?q={x}", "host a.example"},
+              {"https://a.example#\"", "host a.example"},
+              {"https://a.example/two words", "host https://a.example/two words"},
+              {"https://caf\xc3\xa9.example/caf\xc3\xa9", "host https://caf\xc3\xa9.example/caf\xc3\xa9"}});
+}
+
+TEST(ArgumentKind, AreFoundByTheirNames) {
+  for (std::size_t i = 0; i <= static_cast<std::size_t>(kLastArgumentKind); ++i)
+    EXPECT_EQ(kind_named(name_of(static_cast<ArgumentKind>(i))), static_cast<ArgumentKind>(i));
+  for (const char* name : {"", "Host", "hosts", "host ", "0"}) EXPECT_FALSE(kind_named(name)) << name;
 }
 
 TEST(ArgumentKind, HostsWithoutASchemeAreNotFiles) {

@@ -260,5 +260,41 @@ TEST(ArgumentFacts, ACopyIsWhatWasThere) {
   EXPECT_EQ(copy.size(), 2U);
 }
 
+TEST(ArgumentFacts, OnlyWhatIsAHostIsRecordedInClear) {
+  const Hasher hasher(kKey);
+  Writing one(hasher);
+  one.text(one.at("a"), "http://user:secret word@x y/").text(one.at("b"), "https://a b.example/secret");
+  EXPECT_TRUE(one.destinations.empty());
+  EXPECT_EQ(one.facts.size(), 2U) << "new destinations all the same";
+}
+
+TEST(ArgumentFacts, AsTextAndBack) {
+  const Hasher hasher(kKey);
+  Writing one(hasher);
+  one.text(one.at("to"), "bob@example.com").integer(one.at("n"), 5).text(one.at("q"), "x");
+  const std::string text = to_text({one.facts.begin(), one.facts.size()});
+  const auto back = facts_from(text);
+  ASSERT_TRUE(back);
+  ASSERT_EQ(back->size(), one.facts.size());
+  for (std::size_t i = 0; i < back->size(); ++i) {
+    EXPECT_EQ((*back)[i].place, one.facts[i].place) << i;
+    EXPECT_EQ((*back)[i].value, one.facts[i].value) << i;
+    EXPECT_EQ((*back)[i].kind, one.facts[i].kind) << i;
+    EXPECT_EQ((*back)[i].second, one.facts[i].second) << i;
+  }
+  EXPECT_TRUE(facts_from("")->empty());
+  EXPECT_EQ(to_text(*facts_from("value 0000000000000001 00000000000000ff")),
+            "value 0000000000000001 00000000000000ff");
+  for (const char* wrong :
+       {"value", "value 1 2", "thing 0000000000000001 00000000000000ff",
+        "value 0000000000000001 00000000000000fg", "value 0000000000000001  0000000000000ff",
+        "value 000000000000000100000000000000ff", "value+ 0000000000000001 00000000000000ff", ";",
+        "value 0000000000000001 00000000000000ff0"})
+    EXPECT_FALSE(facts_from(wrong)) << wrong;
+  std::string many;
+  for (std::size_t i = 0; i <= ArgumentFacts::kMost; ++i) many += "value 0000000000000001 00000000000000ff;";
+  EXPECT_FALSE(facts_from(many));
+}
+
 }  // namespace
 }  // namespace tool_firewall

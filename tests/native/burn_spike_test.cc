@@ -84,7 +84,8 @@ TEST_F(BurnSpikeTest, ACallOfAnHourThatIsOverCountsNoMore) {
   hour(nine + 21 * kDay, 1, .5);  // in the same cell
   late.cost = 100;
   EXPECT_FALSE(bench.signal->measure_after(late, {}));
-  EXPECT_NEAR(ToolHours(bench.hasher, *late.tool, nine + 21 * kDay).now(bench.tenant.counts).cost, .5, 1e-6);
+  EXPECT_NEAR(ToolHours(bench.hasher, *late.tool, nine + 21 * kDay).add_cost(bench.tenant.counts, 0).before,
+              .5, 1e-6);
 }
 
 TEST(BurnSpike, IsFoundWhenACallHasEnded) {

@@ -27,13 +27,14 @@ class IdentityNoveltyTest : public testing::Test {
 };
 
 TEST_F(IdentityNoveltyTest, ByHand) {
-  EXPECT_NEAR(raw(1, 0), -std::log((0 + 4 * .25 + 1) / 5), 1e-9) << "the first agent";
+  EXPECT_EQ(raw(1, 0), 0) << "the first agent is new to nobody";
   learn(1, 0);
   EXPECT_EQ(raw(1, 0), 0);
   EXPECT_NEAR(raw(2, 0), -std::log((1 + 4 * .25 + 1) / 6), 1e-9);
   for (int i = 0; i < 19; ++i) learn(1, 0);
-  // 20 sessions, the first with a new one; the group was taught by the last 15 that nothing new comes.
-  EXPECT_NEAR(raw(2, 0), -std::log((1 + 0 + 1) / 25.), 1e-9);
+  // 20 sessions, the first with a new one; the last 15 taught the group, which began with one of four, that
+  // nothing new comes.
+  EXPECT_NEAR(raw(2, 0), -std::log((1 + 4 * (1. / 19) + 1) / 25.), 1e-6);
 }
 
 TEST_F(IdentityNoveltyTest, CallsWithinASessionTeachNothingMore) {
@@ -64,8 +65,8 @@ TEST_F(IdentityNoveltyTest, WhatIsNotKnownIsNotNew) {
 
 TEST_F(IdentityNoveltyTest, AnAgentIsNoToken) {
   learn(1, 2);
-  EXPECT_GT(raw(2, 0), 0);
-  EXPECT_GT(raw(0, 1), 0);
+  EXPECT_GT(raw(2, 0), 0) << "though that is the token's";
+  EXPECT_GT(raw(0, 1), 0) << "though that is the agent's";
 }
 
 TEST_F(IdentityNoveltyTest, TheWindowFades) {

@@ -221,7 +221,7 @@ struct SignalBench {
 
   Sight sight(double now, const std::string& name = "query") {
     Sight sight;
-    sight.now = now;
+    sight.now = sight.everybody = now;
     sight.local = utc.local(now);
     sight.tool = tool(name);
     sight.levels = levels;

@@ -124,12 +124,12 @@ TEST(ToolHours, HoldsForAnyTime) {
   ShardedCountTable counts(10'000);
   for (double now = -1e12; now < 1e12; now += 3.7e10) {
     const ToolHours hours(hasher, tool, now);
-    ASSERT_EQ(hours.now(counts).calls, 0) << now;
+    ASSERT_EQ(hours.calls(counts), 0) << now;
     hours.add_call(counts);
     hours.add_cost(counts, .5);
-    ASSERT_EQ(hours.now(counts).calls, 1) << now;
-    ASSERT_NEAR(hours.now(counts).cost, .5, 1e-6);
-    ASSERT_GE(hours.usual(counts, -1e12).mean.calls, 0);
+    ASSERT_EQ(hours.calls(counts), 1) << now;
+    ASSERT_NEAR(hours.add_cost(counts, 0).before, .5, 1e-6);
+    ASSERT_GE(hours.usual(counts, -1e12).calls, 0);
   }
 }
 
@@ -141,10 +141,10 @@ TEST(ToolHours, HoldsAnyCost) {
   hours.add_call(counts);
   for (const double cost : {1e12, 0., 1e12, 1e-300, 1.}) {
     hours.add_cost(counts, cost);
-    ASSERT_TRUE(std::isfinite(hours.now(counts).cost)) << cost;
-    ASSERT_GE(hours.now(counts).cost, 0) << cost;
+    ASSERT_TRUE(std::isfinite(hours.add_cost(counts, 0).before)) << cost;
+    ASSERT_GE(hours.add_cost(counts, 0).before, 0) << cost;
   }
-  EXPECT_EQ(hours.now(counts).calls, 1);
+  EXPECT_EQ(hours.calls(counts), 1);
 }
 
 TEST(RateSpike, IsOfATenantTogetherAndListsOnce) {

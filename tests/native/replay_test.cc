@@ -8,6 +8,7 @@
 
 #include <filesystem>
 #include <fstream>
+#include <map>
 #include <nlohmann/json.hpp>
 #include <random>
 #include <sstream>
@@ -148,21 +149,31 @@ TEST_F(ReplayTest, ScoresAreThoseOfTheEngineToTheLastBit) {
   const std::string text = some_events(300);
   run(write("in.jsonl", text), path("out.jsonl"));
   const std::vector<json> events = lines(text), scores = lines(read_raw(path("out.jsonl")));
-  Lab lab;
   ASSERT_EQ(scores.size(), events.size());
+  Lab lab;
   int differing = 0;
+  std::vector<Verdict> verdicts;
+  std::multimap<double, std::size_t> running;  // by when they end
+  const auto end_until = [&](double now) {
+    while (!running.empty() && running.begin()->first <= now) {
+      const auto [at, i] = *running.begin();
+      running.erase(running.begin());
+      const Aftermath after = lab.end(verdicts[i], at, .25);
+      EXPECT_EQ(scores[i]["risk"].get<double>(), after.risk) << i;
+      differing += after.risk > verdicts[i].risk ? 1 : 0;
+    }
+  };
   for (std::size_t i = 0; i < events.size(); ++i) {
     const double now = events[i]["ts"];
+    end_until(now);
     const Who who{
         .user = events[i]["user"], .tenant = "acme", .session = "s", .group = "bot", .agent = "bot"};
-    const Verdict verdict =
-        lab.engine.check(lab.policy, lab.caller(who), "", events[i]["tool"].get<std::string>(),
-                         event_arguments(lab.engine.hasher()), now);
-    const Aftermath after = lab.end(verdict, now, .25);
-    ASSERT_EQ(scores[i]["risk_pre"].get<double>(), verdict.risk) << i;
-    ASSERT_EQ(scores[i]["risk"].get<double>(), after.risk) << i;
-    differing += after.risk > verdict.risk ? 1 : 0;
+    verdicts.push_back(lab.engine.check(lab.policy, lab.caller(who), "", events[i]["tool"].get<std::string>(),
+                                        event_arguments(lab.engine.hasher()), now));
+    ASSERT_EQ(scores[i]["risk_pre"].get<double>(), verdicts.back().risk) << i;
+    running.emplace(now + events[i]["duration"].get<double>(), i);
   }
+  end_until(1e12);
   EXPECT_GT(differing, 5);
 }
 
