@@ -44,7 +44,7 @@ MUST_MEET = (
     *("assumed_done", "unpaired", "full_history", "most_sessions", "session_gone"),
     *("held", "held_again", "released", "floor_of_held", "listed"),
     *("held_argument", "floor_of_argument", "egress", "most_leaves", "not_read"),
-    *("passed_over", "unshared"),
+    *("passed_over", "unshared", "hardly_new"),
     *("no_cost", "raised_after", "worse_after", "cost_run", "cost_drift"),
     *("session_budget_before", "session_budget_after", "day_budget_before", "day_budget_after"),
     *("rate_over", "rate_doubled", "rate_compared", "burn_over", "burn_doubled", "burn_compared"),
