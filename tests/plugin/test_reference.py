@@ -311,7 +311,7 @@ def test_invented_traffic_gives_the_same_verdicts(which: str) -> None:
 
 
 def events(path: Path) -> Iterator[Step]:
-    """A stream as `replay` plays it: the agent is the peer group, every call ends at once."""
+    """A stream: the agent is the peer group, every call ends at once."""
     with gzip.open(path, "rt", encoding="utf-8") as lines:
         for number, line in enumerate(lines):
             event = json.loads(line)
