@@ -44,7 +44,7 @@ MUST_MEET = (
     *("assumed_done", "unpaired", "full_history", "most_sessions", "session_gone"),
     *("held", "held_again", "released", "floor_of_held", "listed"),
     *("held_argument", "floor_of_argument", "egress", "most_leaves", "not_read"),
-    *("passed_over", "unshared"),
+    *("passed_over", "unshared", "hardly_new"),
     *("no_cost", "raised_after", "worse_after", "cost_run", "cost_drift"),
     *("session_budget_before", "session_budget_after", "day_budget_before", "day_budget_after"),
     *("rate_over", "rate_doubled", "rate_compared", "burn_over", "burn_doubled", "burn_compared"),
@@ -311,7 +311,7 @@ def test_invented_traffic_gives_the_same_verdicts(which: str) -> None:
 
 
 def events(path: Path) -> Iterator[Step]:
-    """A stream as `replay` plays it: the agent is the peer group, every call ends at once."""
+    """A stream: the agent is the peer group, every call ends at once."""
     with gzip.open(path, "rt", encoding="utf-8") as lines:
         for number, line in enumerate(lines):
             event = json.loads(line)

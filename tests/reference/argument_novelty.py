@@ -26,6 +26,7 @@ SHARE_UNIT = 2**-19
 GROUP_WINDOW = 400.0  # values
 NEW_WINDOW = 200.0  # new values
 TEACHES_FROM = 5  # values of a user
+LEAST = 0.1  # nats: what is new nine times in ten says nothing
 SECOND = 0.3  # how much the less new of address and domain adds
 
 # Where nearly everything is new, as with ids and questions, nothing follows from it: such values are passed
@@ -197,4 +198,5 @@ class ArgumentNovelty:
             surprise -= math.log(group.new_to_group.value)
             if fact.identity and value not in scene.tenant.counts.sums:
                 surprise -= math.log(group.new_to_tenant.value)
-        return surprise
+        self.met["hardly_new"] += surprise < LEAST
+        return surprise if surprise >= LEAST else 0.0

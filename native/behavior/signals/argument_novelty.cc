@@ -81,11 +81,13 @@ class ArgumentNovelty final : public Signal {
     kind_ = ArgumentKind::kValue;
     double before = 0;
     double whose = 0;
+    bool any_new = false;
     const ArgumentKey* first = nullptr;  // of the text
     for (const ArgumentKey& key : sight.arguments) {
       Reach reach = kKnown;
       const Rate rate(sight.levels.user->counts.bits(key.place));
       double said = passed_over(key, rate) ? 0 : surprise(sight.levels, key, rate, reach);
+      any_new |= reach != kKnown;
       if (!key.second) {
         first = &key;
         whose = 0;
@@ -106,7 +108,7 @@ class ArgumentNovelty final : public Signal {
     }
     score_ = most;
     held_ = 0;
-    if (!sight.levels.user->held.empty() && most > 0) held_ = held_risk(sight);
+    if (!sight.levels.user->held.empty() && any_new) held_ = held_risk(sight);
     raw[0] = identity;
     raw[1] = sight.tool->sends ? most : 0;
   }
