@@ -32,7 +32,7 @@ Shares& ShareTable::at(std::uint64_t key) {
     std::size_t place = home(own, key);
     for (; own[place].key != 0; place = (place + 1) & (own.size() - 1))
       if (own[place].key == key) return own[place].shares;
-    if ((size + 1) * 8 <= own.size() * 7) {
+    if ((std::size_t{size} + 1) * 8 <= own.size() * 7) {
       ++size;
       own[place].key = key;
       return own[place].shares;
@@ -99,7 +99,7 @@ void ShareTable::read(StateReader& in) {
     const auto places = in.number<std::uint32_t>();
     const std::size_t size = in.count(kSavedBytes);
     const bool power = places == 0 || (places >= kFirst && (places & (places - 1)) == 0);
-    if (!power || places > kMostPerShard || size > places / 8 * 7)
+    if (!power || places > kMostPerShard || size > std::size_t{places} / 8 * 7)
       StateReader::wrong("a table of shares is too large");
     Shard shard(places);
     for (std::size_t n = 0; n < size; ++n) {

@@ -213,7 +213,7 @@ class Settings(BaseModel):
         "one group only; whoever is in none is compared with the whole tenant.",
     )
     learn_peer_groups: bool = Field(
-        default=True,
+        default=False,
         description="Users who are in no peer group and have no trusted agent are compared with those who "
         "use "
         "the same tools, as learned, instead of with the whole tenant.",

@@ -67,9 +67,18 @@ def labelled(path: Path, mode: str) -> Iterator[Call]:
             )
 
 
+class Straight(traffic.Traffic):
+    """Without sessions that go round in circles: of a loop that is quicker than the journal, each worker sees but
+    its own part, as of a burst (bench_burst.py).
+    """
+
+    def circle(self, when: float) -> None:
+        return
+
+
 def invented(count: int, *, seed: int = 7) -> list[Call]:
-    """The traffic of the reference tests, by clocks that are right."""
-    steps = list(traffic.Traffic(seed).steps(count))
+    """The traffic of the reference tests, by clocks that are right, and without its circles."""
+    steps = list(Straight(seed).steps(count))
     ends = {step.id: step.when for step in steps if step.call is None}
     return [
         Call(

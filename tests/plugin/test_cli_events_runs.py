@@ -18,6 +18,7 @@ def site(tmp_path: Path) -> Iterator[Site]:
     made = Site(tmp_path / "state")
     for user in ("alice", "bob"):
         made.habit(user, days=5, start=start - 5 * DAY)
+    made.call("alice", "db_query", start + 30)
     made.call("alice", "delete_records", start + 60, mode="shadow")
     made.burst("bob", start + 300, mode="block")
     yield made
@@ -32,7 +33,7 @@ def events(site: Site, *arguments: str) -> list[dict]:
 
 def test_every_evaluation_is_there_allowed_calls_included(site: Site) -> None:
     found = events(site)
-    assert len(found) == 2 * 60 + 1 + 25
+    assert len(found) == 2 * 60 + 2 + 25
     assert {row["verdict"] for row in found} == {"allow", "audit", "deny"}
     assert all(row["reason"] for row in found if row["verdict"] != "allow")
 
@@ -44,7 +45,7 @@ def test_filters(site: Site) -> None:
     assert denied and {row["verdict"] for row in denied} == {"deny"}
     assert {row["verdict"] for row in events(site, "--verdict", "allow")} == {"allow"}
     assert 26 <= len(events(site, "--since", "2d")) < 60
-    assert len(events(site, "--until", "2d")) + len(events(site, "--since", "2d")) == 146
+    assert len(events(site, "--until", "2d")) + len(events(site, "--since", "2d")) == 147
     session = denied[0]["session"]
     assert {row["user"] for row in events(site, "--session", session)} == {"bob"}
     assert events(site, "--session", session[:6]) == events(site, "--session", session)
@@ -64,7 +65,7 @@ def test_the_table_shows_the_last_ones(site: Site) -> None:
     text = run("events", "--state", str(site.folder)).stdout
     assert len([line for line in text.splitlines() if line.startswith("20")]) == 100
     text = run("events", "--last", "0", "--state", str(site.folder)).stdout
-    assert len([line for line in text.splitlines() if line.startswith("20")]) == 146
+    assert len([line for line in text.splitlines() if line.startswith("20")]) == 147
 
 
 def test_following(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -98,7 +99,7 @@ def test_the_calls_of_a_session_in_order(site: Site) -> None:
     result = run("runs", session[:8], "--state", str(site.folder), "--json")
     found = json.loads(result.stdout)
     assert found["session"] == session
-    assert [call["step"] for call in found["calls"]] == list(range(1, 62))
+    assert [call["step"] for call in found["calls"]] == list(range(1, 63))
     last = found["calls"][-1]
     assert (last["tool"], last["outcome"], last["cost"], last["verdict"]) == (
         "delete_records",
@@ -109,7 +110,7 @@ def test_the_calls_of_a_session_in_order(site: Site) -> None:
     assert last["seconds"] == pytest.approx(0.1)
     text = run("runs", session[:8], "--state", str(site.folder)).stdout
     assert text.startswith(f"session {session} of alice, tenant t1")
-    assert "61 calls in" in text
+    assert "62 calls in" in text
     assert "delete_records" in text and "novelty" in text
 
 

@@ -159,15 +159,3 @@ def test_what_cannot_be_judged_changes_nothing(
     assert result.exit_code == code
     assert said in result.stderr
     assert judged(site) == []
-
-
-def test_an_engine_without_the_list_is_one_clear_line(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
-    class Older:
-        pass
-
-    monkeypatch.setattr(
-        judging, "read_history", lambda folder: dataclasses.replace(read_history(folder), engine=Older())
-    )
-    result = command(site, "news")
-    assert result.exit_code == 1
-    assert "the compiled engine is older" in result.stderr
