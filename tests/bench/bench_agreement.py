@@ -68,8 +68,8 @@ def labelled(path: Path, mode: str) -> Iterator[Call]:
 
 
 class Straight(traffic.Traffic):
-    """Without sessions that go round in circles: of a loop that is quicker than the journal, each worker sees but
-    its own part, as of a burst (bench_burst.py).
+    """Without sessions that go round in circles: of a loop that is quicker than the journal, each worker
+    sees but its own part, as of a burst (bench_burst.py).
     """
 
     def circle(self, when: float) -> None:
